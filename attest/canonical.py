@@ -1,0 +1,142 @@
+"""Strict reading of JSON that somebody else wrote, and RFC 8785 writing.
+
+`json.loads` alone takes duplicate keys (the last one wins), NaN, a BOM, UTF-16 and any
+depth; each of these lets two readers see two documents in one signature.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+import rfc8785
+
+from attest.errors import FormatError
+
+__all__ = ["MAX_DEPTH", "canonical", "read_json", "read_object", "reject_floats"]
+
+# CPython's C scanner recurses once per level; 64 levels is far beyond any document of
+# ours and of the OpenAI API, and far below the recursion limit.
+MAX_DEPTH = 64
+
+# Finds brackets outside strings. Strings are consumed whole, possessively and without
+# needing their end: an unterminated one would else be rescanned from every quote in it.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise FormatError("JSON: an object has the same key twice")
+    return result
+
+
+def _constant(_: str) -> NoReturn:
+    raise FormatError("JSON: NaN and Infinity are not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise FormatError("JSON: a number is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 64:  # int() of a huge literal is quadratic in its length
+        raise FormatError("JSON: an integer has more than 64 digits")
+    return int(text)
+
+
+def _check_depth(data: bytes, max_depth: int) -> None:
+    depth = 0
+    for match in _STRUCTURE.finditer(data):
+        first = match.group()[0]
+        if first in b"[{":
+            depth += 1
+            if depth > max_depth:
+                raise FormatError(f"JSON: nested deeper than {max_depth} levels")
+        elif first in b"]}":
+            depth -= 1
+
+
+def read_json(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
+    """The value of exactly one JSON text (RFC 8259) in strict UTF-8.
+
+    Lone surrogates written as escapes are accepted, since JSON allows them; the
+    canonical form refuses them.
+
+    Raises:
+        FormatError: too large, too deep, not UTF-8, a BOM, a duplicate key, NaN or
+            Infinity, an integer of more than 64 digits, or not JSON at all. The
+            message never quotes the input.
+    """
+    if len(data) > max_bytes:
+        raise FormatError(f"JSON: {len(data)} bytes, at most {max_bytes} are read")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise FormatError("JSON: starts with a byte order mark")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FormatError("JSON: not UTF-8") from None
+    _check_depth(data, max_depth)
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_integer,
+        )
+    except json.JSONDecodeError as error:
+        # `from None`: the original error quotes the document.
+        raise FormatError(f"JSON: syntax error at byte {error.pos}") from None
+
+
+def read_object(
+    data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH
+) -> dict[str, Any]:
+    """Like `read_json`, for a text that must be an object.
+
+    Raises:
+        FormatError: as `read_json`, or the value is not an object.
+    """
+    value = read_json(data, max_bytes=max_bytes, max_depth=max_depth)
+    if not isinstance(value, dict):
+        raise FormatError("JSON: expected an object")
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """The RFC 8785 form.
+
+    Cost grows fast with size (50 ms for 2,500 log-probabilities), so this is for small
+    objects only.
+
+    Raises:
+        FormatError: an integer beyond 2^53, a lone surrogate, or a type that JSON lacks.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise FormatError(f"canonical JSON: {type(error).__name__}") from None
+
+
+def reject_floats(value: Any) -> None:
+    """Refuse a document that holds a float anywhere.
+
+    Signed documents carry scaled integers or decimal strings, since float text is not
+    the same in every language.
+
+    Raises:
+        FormatError: naming the path of the first float.
+    """
+    stack: list[tuple[str, Any]] = [("$", value)]
+    while stack:
+        path, item = stack.pop()
+        if isinstance(item, float):
+            raise FormatError(f"signed JSON: {path} is a float; write it as a string")
+        if isinstance(item, dict):
+            stack.extend((f"{path}.{key}", child) for key, child in item.items())
+        elif isinstance(item, list):
+            stack.extend((f"{path}[{i}]", child) for i, child in enumerate(item))
