@@ -1,0 +1,99 @@
+"""Selective disclosure: salted digests of claims (RFC 9901, SD-JWT).
+
+A digest of "yes", or of a request made from a template, falls to a dictionary; with a
+128-bit salt it says nothing. The signed token then can be public, and its holder shows
+one field to one reader. Only flat, top-level object claims are used here.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attest.canonical import read_json
+from attest.errors import FormatError
+from attest.keys import b64url_decode, b64url_encode
+
+__all__ = ["conceal", "join", "reveal", "split"]
+
+MAX_DISCLOSURES = 256
+_MAX_DISCLOSURE = 8 * 1024
+_SALT_BYTES = 16  # 128 bits, RFC 9901 §9.3
+
+
+def _digest(disclosure: str) -> str:
+    return b64url_encode(hashlib.sha256(disclosure.encode("ascii")).digest())
+
+
+def conceal(
+    claims: Mapping[str, Any],
+    *,
+    random: Callable[[int], bytes] = secrets.token_bytes,
+) -> tuple[dict[str, Any], list[str]]:
+    """Replace claims by their salted digests.
+
+    Returns:
+        The `_sd` and `_sd_alg` members for the token, digests sorted so that their
+        order tells nothing (§4.2.4.1), and the disclosures in the order of `claims`.
+    """
+    disclosures = [
+        b64url_encode(
+            json.dumps(
+                [b64url_encode(random(_SALT_BYTES)), name, value],
+                separators=(",", ":"),
+            ).encode()
+        )
+        for name, value in claims.items()
+    ]
+    digests = sorted(_digest(disclosure) for disclosure in disclosures)
+    return {"_sd": digests, "_sd_alg": "sha-256"}, disclosures
+
+
+def join(token: str, disclosures: list[str]) -> str:
+    """The compact form `token~disclosure~…~` (§4)."""
+    return "~".join([token, *disclosures, ""])
+
+
+def split(text: str) -> tuple[str, list[str]]:
+    """The token and the disclosures of a compact form; a bare token has none.
+
+    Raises:
+        FormatError: no `~` at the end, or more disclosures than any token of ours has.
+    """
+    token, *rest = text.split("~")
+    if not rest:
+        return token, []
+    if rest[-1] != "":
+        # Something after the last ~ would be a key-binding JWT, which we never issue.
+        raise FormatError("disclosures: the compact form must end with ~")
+    if len(rest) - 1 > MAX_DISCLOSURES:
+        raise FormatError(f"disclosures: more than {MAX_DISCLOSURES}")
+    return token, rest[:-1]
+
+
+def reveal(claims: Mapping[str, Any], disclosures: list[str]) -> dict[str, Any]:
+    """The claims that the disclosures prove, by name.
+
+    Follows §7.1: every disclosure must match exactly one digest of the token.
+
+    Raises:
+        FormatError: malformed, a digest that the token does not hold, a disclosure or a
+            name given twice, or a name that the token already states in the clear.
+    """
+    known = set(claims.get("_sd", ()))
+    revealed: dict[str, Any] = {}
+    for disclosure in disclosures:
+        digest = _digest(disclosure) if disclosure.isascii() else ""
+        if digest not in known:
+            raise FormatError("disclosures: one does not belong to this token")
+        known.remove(digest)
+        item = read_json(b64url_decode(disclosure), max_bytes=_MAX_DISCLOSURE)
+        match item:
+            case [str(salt), str(name), value] if salt:
+                if name in claims or name in revealed or name in {"_sd", "..."}:
+                    raise FormatError(f"disclosures: {name!r} is stated twice")
+                revealed[name] = value
+            case _:
+                raise FormatError("disclosures: expected [salt, name, value]")
+    return revealed

@@ -1,0 +1,125 @@
+"""Signed JWTs with a strict front: what we sign, and what we agree to read.
+
+PyJWT checks the signature. Alone it takes ten malformed kinds of token (duplicate keys,
+NaN, a wrong `typ`, padding, UTF-16 …), so nothing reaches it before `parse` has seen it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from attest.canonical import read_object
+from attest.digests import digest
+from attest.errors import AlgorithmError, FormatError, SignatureError
+from attest.keys import Algorithm, PublicKey, Signer, b64url_decode, b64url_encode
+
+__all__ = ["MAX_TOKEN", "Token", "mint", "parse", "signing_digest", "verify"]
+
+# A token with its disclosures must fit into 16 KiB; real ones have 2 to 3 kB.
+MAX_TOKEN = 16 * 1024
+_SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_JWS = jwt.PyJWS(algorithms=[str(alg) for alg in Algorithm])
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A well-formed token whose signature has NOT been checked.
+
+    Attributes:
+        compact: the three-part text, without disclosures.
+        kid: RFC 7638 thumbprint of the key that is said to have signed.
+    """
+
+    compact: str
+    alg: str
+    kid: str
+    claims: Mapping[str, Any]
+
+    @property
+    def signing_input(self) -> bytes:
+        """The signed bytes (RFC 7515 §5.1): what identifies this token.
+
+        Never use a digest of the whole token, since ES256 signatures are malleable.
+        """
+        return self.compact.rpartition(".")[0].encode("ascii")
+
+    @property
+    def digest(self) -> str:
+        """Digest of the signing input."""
+        return digest(self.signing_input)
+
+
+def signing_digest(compact: str) -> str:
+    """Digest of the signing input of a token that this process has just made."""
+    return digest(compact.rpartition(".")[0].encode("ascii"))
+
+
+def mint(typ: str, claims: Mapping[str, Any], signer: Signer) -> str:
+    """A compact JWS (RFC 7515 §7.1) over `claims`, header keys exactly alg, typ, kid.
+
+    Raises:
+        SignerError: the key store can't sign.
+    """
+    public = signer.public
+    header = {"alg": str(public.alg), "kid": public.thumbprint, "typ": typ}
+    signing_input = ".".join(
+        b64url_encode(json.dumps(part, separators=(",", ":"), allow_nan=False).encode())
+        for part in (header, claims)
+    )
+    signature = signer.sign(signing_input.encode("ascii"))
+    return f"{signing_input}.{b64url_encode(signature)}"
+
+
+def parse(compact: str, *, typ: str) -> Token:
+    """Read a token strictly; nothing is known about who signed it.
+
+    Raises:
+        FormatError: too large, not three base64url parts in canonical spelling, JSON
+            that `read_object` refuses, a header with other keys than alg, typ and kid
+            (so `jwk`, `jku`, `x5c`, `crit` and `b64` are all refused), another `typ`.
+        AlgorithmError: an `alg` that is not on our list, `none` and HS256 included.
+    """
+    if len(compact) > MAX_TOKEN:
+        raise FormatError(f"token: more than {MAX_TOKEN} bytes")
+    if not _SHAPE.match(compact):
+        raise FormatError("token: expected three base64url parts joined by dots")
+    parts = [b64url_decode(part) for part in compact.split(".")]
+    header = read_object(parts[0], max_bytes=1024, max_depth=4)
+    if header.keys() != {"alg", "kid", "typ"}:
+        raise FormatError("token: header keys must be exactly alg, typ, kid")
+    alg, kid = header["alg"], header["kid"]
+    if header["typ"] != typ:
+        raise FormatError(f"token: typ is not {typ}")
+    if not isinstance(alg, str) or not isinstance(kid, str):
+        raise FormatError("token: alg and kid must be strings")
+    if alg not in set(Algorithm):
+        raise AlgorithmError(
+            f"token: alg must be one of {', '.join(Algorithm)}",
+            hint="a token with another algorithm was not made by a gateway",
+        )
+    claims = read_object(parts[1], max_bytes=MAX_TOKEN, max_depth=16)
+    return Token(compact, alg, kid, claims)
+
+
+def verify(token: Token, key: PublicKey) -> None:
+    """Return when `token` was signed by `key` with the algorithm bound to that key.
+
+    Raises:
+        AlgorithmError: the header names another algorithm than the key's.
+        SignatureError: the header names another key, or the signature is not by `key`.
+    """
+    if token.alg != key.alg:
+        raise AlgorithmError(f"token: alg {token.alg} with a key bound to {key.alg}")
+    if token.kid != key.thumbprint:
+        raise SignatureError(f"token: kid is not {key.thumbprint}")
+    try:
+        _JWS.decode(token.compact, jwt.PyJWK(key.jwk), algorithms=[str(key.alg)])
+    except jwt.PyJWTError:
+        raise SignatureError(
+            f"token: the signature is not by key {key.thumbprint}",
+            hint="the token was changed, or another key signed it",
+        ) from None
