@@ -1,0 +1,108 @@
+"""The evidence that a relying party keeps about one answer, as one JSON file.
+
+It holds everything that an offline verifier needs besides the authority's public key.
+Request and response are included when the holder had them; a gateway, which keeps no
+bodies, leaves them out.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from attest.canonical import read_object
+from attest.errors import FormatError, UnsupportedVersionError
+
+__all__ = ["MAX_BUNDLE", "MEDIA_TYPE", "Bundle"]
+
+MEDIA_TYPE = "application/vnd.attest-gateway.bundle.v1+json"
+MAX_BUNDLE = 160 * 1024 * 1024
+_MAX_CERTIFICATES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Evidence about one answer. Nothing in it has been verified.
+
+    Attributes:
+        token: the response attestation with its disclosures (`jwt~disclosure~…~`).
+        key_certificates: certificates of the session keys that signed.
+        boot_record: what the gateway loaded and how it serves it.
+        manifest: the DSSE envelope of the training manifest.
+        request: the exact request body, if at hand.
+        response: the exact response body as received, with or without the attestation
+            comment of a stream, if at hand.
+    """
+
+    token: str
+    key_certificates: tuple[str, ...]
+    boot_record: str
+    manifest: bytes
+    request: bytes | None = None
+    response: bytes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        value: dict[str, Any] = {
+            "mediaType": MEDIA_TYPE,
+            "token": self.token,
+            "keyCertificates": list(self.key_certificates),
+            "bootRecord": self.boot_record,
+            "manifest": json.loads(self.manifest),
+        }
+        for name, body in (("request", self.request), ("response", self.response)):
+            if body is not None:
+                value[name] = base64.b64encode(body).decode("ascii")
+        return value
+
+    def dumps(self) -> bytes:
+        """The JSON file."""
+        return json.dumps(self.to_json(), indent=1).encode() + b"\n"
+
+    @classmethod
+    def loads(cls, data: bytes) -> "Bundle":
+        """Read a bundle file.
+
+        Raises:
+            FormatError: not a bundle, too large, or a member of the wrong type.
+            UnsupportedVersionError: another media type.
+        """
+        value = read_object(data, max_bytes=MAX_BUNDLE)
+        if value.get("mediaType") != MEDIA_TYPE:
+            raise UnsupportedVersionError(
+                f"bundle: mediaType is not {MEDIA_TYPE}",
+                hint="upgrade: pip install --upgrade attest-gateway",
+            )
+        match value:
+            case {
+                "token": str(token),
+                "keyCertificates": list(certificates),
+                "bootRecord": str(boot_record),
+                "manifest": dict(manifest),
+            } if 0 < len(certificates) <= _MAX_CERTIFICATES and all(
+                isinstance(item, str) for item in certificates
+            ):
+                return cls(
+                    token=token,
+                    key_certificates=tuple(certificates),
+                    boot_record=boot_record,
+                    manifest=json.dumps(manifest).encode(),
+                    request=_body(value, "request"),
+                    response=_body(value, "response"),
+                )
+        raise FormatError(
+            "bundle: expected token, keyCertificates, bootRecord and manifest"
+        )
+
+
+def _body(value: dict[str, Any], name: str) -> bytes | None:
+    text = value.get(name)
+    if text is None:
+        return None
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        pass
+    raise FormatError(f"bundle: {name} is not base64")

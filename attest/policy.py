@@ -1,0 +1,130 @@
+"""What a relying party demands, as a value with a JSON form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from attest.canonical import read_object
+from attest.claims import Measured, Outcome
+from attest.errors import ConfigurationError, FormatError
+from attest.keys import PublicKey
+
+__all__ = ["Policy", "Tier"]
+
+_MAX_POLICY = 256 * 1024
+
+
+class Tier(StrEnum):
+    """How far a proof reaches, weakest first."""
+
+    T0 = "T0"
+    T1 = "T1"
+    T2 = "T2"
+    T3 = "T3"
+    T4 = "T4"
+
+    @property
+    def rank(self) -> int:
+        """Position in the order of strength, 0 is weakest."""
+        return int(self.value[1])
+
+    @property
+    def meaning(self) -> str:
+        """What is proven at this tier, in one line."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Mapping[Tier, str] = {
+    Tier.T0: "signed by some key; anyone could have made it",
+    Tier.T1: "signed by a key that the training authority, or a delegate that it named, "
+    "certified for this manifest; the operator's engine could still lie",
+    Tier.T2: "as T1, in a log that witnesses co-signed; nothing can be dropped unseen",
+    Tier.T3: "as T2, with the key bound to a measured CPU enclave",
+    Tier.T4: "as T3, with engine, weights and GPUs inside the same enclave",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Expectations of one relying party. The defaults are strict.
+
+    Attributes:
+        authorities: public keys of the training authorities that are trusted.
+        threshold: how many of them must have signed the manifest.
+        min_tier: the lowest tier that is accepted.
+        min_measured: the weakest measurement of the weights that is accepted.
+        outcomes: how a response may have ended.
+        system_prompts: which of governed, unlisted and absent are accepted.
+        max_age_seconds: oldest `iat` that is accepted, None for any age.
+    """
+
+    authorities: tuple[PublicKey, ...]
+    threshold: int = 1
+    min_tier: Tier = Tier.T1
+    min_measured: Measured = Measured.ENGINE
+    outcomes: frozenset[Outcome] = frozenset({Outcome.COMPLETE})
+    system_prompts: frozenset[str] = frozenset({"governed", "unlisted", "absent"})
+    max_age_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        distinct = {key.thumbprint for key in self.authorities}
+        if not 1 <= self.threshold <= len(distinct):
+            raise ConfigurationError(
+                f"policy: threshold {self.threshold} with {len(distinct)} authorities",
+                hint="name at least one authority: --authority authority.pub.pem",
+            )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Policy":
+        """Read the JSON form; unknown members are refused, since each could matter.
+
+        Raises:
+            ConfigurationError: not that form; the message names the member.
+        """
+        try:
+            value = read_object(data, max_bytes=_MAX_POLICY)
+            return cls._from_object(value)
+        except FormatError as error:
+            raise ConfigurationError(f"policy: {error}") from error
+
+    @classmethod
+    def _from_object(cls, value: dict[str, Any]) -> "Policy":
+        readers = {
+            "authorities": lambda keys: tuple(map(PublicKey.from_jwk, keys)),
+            "threshold": _integer,
+            "min_tier": Tier,
+            "min_measured": Measured,
+            "outcomes": lambda names: frozenset(map(Outcome, names)),
+            "system_prompts": frozenset,
+            "max_age_seconds": lambda age: None if age is None else _integer(age),
+        }
+        fields: dict[str, Any] = {}
+        for name, item in value.items():
+            if name not in readers:
+                raise ConfigurationError(f"policy: unknown member {name!r}")
+            try:
+                fields[name] = readers[name](item)  # type: ignore[operator]
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(f"policy: {name} is not usable") from error
+        if "authorities" not in fields:
+            raise ConfigurationError("policy: authorities is missing")
+        return cls(**fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; `from_json` of it gives an equal policy."""
+        return {
+            "authorities": [key.jwk for key in self.authorities],
+            "threshold": self.threshold,
+            "min_tier": str(self.min_tier),
+            "min_measured": str(self.min_measured),
+            "outcomes": sorted(self.outcomes),
+            "system_prompts": sorted(self.system_prompts),
+            "max_age_seconds": self.max_age_seconds,
+        }
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("expected a whole number")
+    return value

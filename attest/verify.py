@@ -1,0 +1,444 @@
+"""The verifier: one bundle, one policy, one clock reading in; a verdict out.
+
+It opens no file and no socket. The steps, in the order in which they run; each relies
+on those before it:
+
+    0 form        the token is strictly well-formed
+    1 manifest    enough trusted authorities signed the manifest, and it was valid
+    2 key         an authority, or a delegate in the manifest, certified the session key
+    3 boot        the session key signed the boot record
+    4 signature   the session key signed the token, with the algorithm bound to it
+    5 agreement   token, boot record, certificate, manifest and weights say the same
+    6 content     request and response at hand are the attested ones
+    7 freshness   nonce, audience and time
+    8 log         the token is in a witnessed log
+    9 status      key and manifest were not revoked when it was signed
+    10 policy     tier, measurement, outcome and system prompt suffice
+
+A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs) or `not
+checked`, with the reason. Nothing after a failed step is looked at.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from attest import disclosures, tokens
+from attest.bundle import Bundle
+from attest.claims import Measured, Outcome, check_claims, check_salted
+from attest.delivery import split_stream
+from attest.digests import digest, digests_equal
+from attest.errors import (
+    AttestError,
+    EvidenceUnavailableError,
+    ExpiredError,
+    FormatError,
+    PolicyError,
+    SignatureError,
+    TranscriptMismatchError,
+    UnsupportedVersionError,
+    VerificationError,
+)
+from attest.keys import PublicKey
+from attest.manifest import Manifest, open_manifest
+from attest.policy import Policy, Tier
+from attest.tokens import Token
+
+__all__ = ["MAX_SKEW_SECONDS", "Status", "Step", "Verdict", "issuer_uri", "verify"]
+
+# Clocks of gateway and verifier may differ by this much (RFC 7519 §4.1.4 leeway).
+MAX_SKEW_SECONDS = 60
+# Seven days bound the damage of a stolen session key.
+MAX_CERTIFICATE_SECONDS = 7 * 24 * 3600
+
+
+class Status(StrEnum):
+    """What became of one step."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the verdict.
+
+    Attributes:
+        code: machine-readable reason when the status is failed or unknown, else "".
+    """
+
+    number: int
+    name: str
+    status: Status
+    detail: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was proven, and what was not.
+
+    Attributes:
+        tier: the highest tier reached; T0 when any step failed.
+        claims: the token's claims, trustworthy only when `proven`.
+        disclosed: claims that the disclosures proved.
+        manifest: the manifest, once step 1 has passed.
+    """
+
+    tier: Tier
+    steps: tuple[Step, ...]
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    disclosed: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    @property
+    def proven(self) -> bool:
+        """No step failed and none was left unknown."""
+        bad = {Status.FAILED, Status.UNKNOWN}
+        return not any(step.status in bad for step in self.steps)
+
+    @property
+    def false(self) -> bool:
+        """A definite no."""
+        return any(step.status is Status.FAILED for step in self.steps)
+
+    @property
+    def problem(self) -> Step | None:
+        """The step that kept it from being proven."""
+        bad = {Status.FAILED, Status.UNKNOWN}
+        return next((step for step in self.steps if step.status in bad), None)
+
+    def step(self, number: int) -> Step | None:
+        """The line of one step, None when it was not reached."""
+        return next((step for step in self.steps if step.number == number), None)
+
+    def raise_unless_proven(self) -> None:
+        """Raise when the answer is not proven.
+
+        Raises:
+            VerificationError: a definite no.
+            EvidenceUnavailableError: cannot tell.
+        """
+        problem = self.problem
+        if problem is None:
+            return
+        kind = VerificationError if self.false else EvidenceUnavailableError
+        raise kind(
+            f"step {problem.number} {problem.name}: {problem.detail}",
+            hint="the bundle and `attest verify bundle` show every step",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict for machines."""
+        return {
+            "verdict": "proven" if self.proven else "false" if self.false else "unknown",
+            "tier": str(self.tier),
+            "measured": self.claims.get("weights", {}).get("measured"),
+            "steps": [
+                {
+                    "step": step.number,
+                    "name": step.name,
+                    "status": str(step.status),
+                    "detail": step.detail,
+                    "code": step.code,
+                }
+                for step in self.steps
+            ],
+            "claims": dict(self.claims),
+            "disclosed": dict(self.disclosed),
+        }
+
+
+class _NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
+    """A step that has nothing to look at."""
+
+
+def issuer_uri(key: PublicKey) -> str:
+    """How a certificate names the key that issued it (RFC 9278)."""
+    return f"urn:ietf:params:oauth:jwk-thumbprint:sha-256:{key.thumbprint}"
+
+
+@dataclass(slots=True)
+class _Run:
+    """State of one verification: what earlier steps established for later ones."""
+
+    bundle: Bundle
+    policy: Policy
+    at: int
+    nonce: str | None
+    audience: str | None
+    token: Token = field(init=False)
+    disclosed: dict[str, Any] = field(default_factory=dict)
+    manifest: Manifest | None = None
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    key: PublicKey = field(init=False)
+    boot: Token = field(init=False)
+    tier: Tier = Tier.T0
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        return self.token.claims
+
+    @property
+    def iat(self) -> int:
+        iat: int = self.claims["iat"]
+        return iat
+
+    @property
+    def sure_manifest(self) -> Manifest:
+        assert self.manifest is not None  # noqa: S101  # step 1 passed or we are not here
+        return self.manifest
+
+    def form(self) -> str:
+        compact, given = disclosures.split(self.bundle.token)
+        if len(self.bundle.token) > tokens.MAX_TOKEN:
+            raise FormatError(f"token: more than {tokens.MAX_TOKEN} bytes")
+        typ = "inference-attestation+jwt"
+        self.token = tokens.parse(compact, typ=typ)
+        unknown = check_claims(self.claims, typ)
+        self.disclosed = disclosures.reveal(self.claims, given)
+        check_salted(self.disclosed)
+        note = f"; unknown claims ignored: {', '.join(unknown)}" if unknown else ""
+        return f"well-formed, {len(given)} disclosures{note}"
+
+    def manifest_signature(self) -> str:
+        manifest = open_manifest(
+            self.bundle.manifest,
+            self.policy.authorities,
+            threshold=self.policy.threshold,
+        )
+        manifest.check_validity(self.iat)
+        self.manifest = manifest
+        return (
+            f"{manifest.model_name} {manifest.model_version}, signed by "
+            f"{', '.join(manifest.signed_by)}"
+        )
+
+    def key_certificate(self) -> str:
+        typ = "gateway-key+jwt"
+        for compact in self.bundle.key_certificates:
+            parsed = tokens.parse(compact, typ=typ)
+            check_claims(parsed.claims, typ)
+            key = PublicKey.from_jwk(parsed.claims["cnf"]["jwk"])
+            if key.thumbprint == self.token.kid:
+                issuer = self._verify_certificate(parsed)
+                self.certificate, self.key = parsed.claims, key
+                return f"key {key.thumbprint} certified by {issuer}"
+        raise SignatureError(
+            f"key: no certificate for {self.token.kid}",
+            hint="the token was signed by a key that nobody vouches for",
+        )
+
+    def _verify_certificate(self, certificate: Token) -> str:
+        manifest, claims = self.sure_manifest, certificate.claims
+        issuers = {
+            key.thumbprint: key
+            for key in (*manifest.issuers(claims["iat"]), *self.policy.authorities)
+        }
+        issuer = issuers.get(certificate.kid)
+        if issuer is None:
+            raise SignatureError(
+                f"key: issuer {certificate.kid} is neither an authority nor a delegate "
+                "that the manifest names"
+            )
+        tokens.verify(certificate, issuer)
+        if claims["iss"] != issuer_uri(issuer):
+            raise SignatureError("key: iss is not the key that signed")
+        if not 0 < claims["exp"] - claims["nbf"] <= MAX_CERTIFICATE_SECONDS:
+            raise ExpiredError("key: certified for longer than seven days")
+        if not claims["nbf"] - MAX_SKEW_SECONDS <= self.iat <= claims["exp"]:
+            raise ExpiredError("key: the token was signed outside the key's period")
+        kind = "authority" if issuer in self.policy.authorities else "delegate"
+        return f"{kind} {issuer.thumbprint}"
+
+    def boot_record(self) -> str:
+        typ = "eat+jwt"
+        self.boot = tokens.parse(self.bundle.boot_record, typ=typ)
+        tokens.verify(self.boot, self.key)
+        check_claims(self.boot.claims, typ)
+        engine = self.boot.claims["engine"]
+        return f"{engine['name']} {engine['version']}, dtype {engine['dtype']}"
+
+    def token_signature(self) -> str:
+        tokens.verify(self.token, self.key)
+        return f"{self.token.alg} by {self.key.thumbprint}"
+
+    def agreement(self) -> str:
+        token, boot, manifest = self.claims, self.boot.claims, self.sure_manifest
+        runtime, engine = manifest.runtime, boot["engine"]
+        measured, at_boot = (
+            Measured(claims["weights"]["measured"]) for claims in (token, boot)
+        )
+        rules = {
+            "token names another boot record": token["boot"] == self.boot.digest,
+            "token names another manifest": token["manifest"]["digest"]
+            == boot["manifest"]["digest"]
+            == manifest.digest,
+            "key is not certified for this manifest": manifest.digest
+            in self.certificate["manifests"],
+            "token is of another gateway": token["iss"]
+            == boot["iss"]
+            == self.certificate["sub"],
+            "weights root differs from the manifest": token["weights"]["root"]
+            == boot["weights"]["root"]
+            == manifest.tensor_root,
+            "token claims a stronger measurement than the boot record": measured.rank
+            <= at_boot.rank,
+            "token states another constitution": token["constitution"]
+            == manifest.constitution,
+            "engine is not allowed by the manifest": engine["name"] in runtime.engines,
+            "dtype is not allowed by the manifest": engine["dtype"] in runtime.dtypes,
+            "token is older than its boot record": boot["iat"]
+            <= self.iat + MAX_SKEW_SECONDS,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise VerificationError(problem)
+        self.tier = Tier.T1
+        return f"weights {manifest.tensor_root}, measured by {measured}"
+
+    def content(self) -> str:
+        bundle, result = self.bundle, self.claims["res"]
+        checked = []
+        if bundle.request is not None:
+            committed = self.disclosed.get("request.digest")
+            if committed is None:
+                raise EvidenceUnavailableError(
+                    "content: the request digest was not disclosed"
+                )
+            if not digests_equal(digest(bundle.request), committed):
+                raise TranscriptMismatchError("the request is not the attested one")
+            checked.append("request")
+        if bundle.response is not None:
+            covered = bundle.response
+            if result["stream"]:
+                covered, _ = split_stream(covered)
+            if not digests_equal(digest(covered), result["content_digest"]):
+                raise TranscriptMismatchError(
+                    f"the response ({len(covered)} bytes) is not the attested one "
+                    f"({result['content_bytes']} bytes)",
+                    hint="it was changed after the gateway signed it",
+                )
+            checked.append("response")
+        if not checked:
+            raise _NotChecked("neither request nor response was given")
+        return " and ".join(checked) + " match byte for byte"
+
+    def freshness(self) -> str:
+        claims, notes = self.claims, []
+        if self.iat > self.at + MAX_SKEW_SECONDS:
+            raise ExpiredError("token: signed in the future of this clock")
+        if self.nonce is not None:
+            if claims.get("eat_nonce") != self.nonce:
+                raise TranscriptMismatchError("the nonce is not the one that was sent")
+            notes.append("nonce matches")
+        else:
+            notes.append("no nonce was given, so a replay would not be noticed")
+        if self.audience is not None:
+            if claims.get("aud") != self.audience:
+                raise TranscriptMismatchError("the token is for another audience")
+            notes.append("audience matches")
+        return "; ".join([*notes, f"signed {max(0, self.at - self.iat)} s ago"])
+
+    def log(self) -> str:
+        raise _NotChecked("the bundle holds no log proof")
+
+    def status(self) -> str:
+        raise _NotChecked("the bundle holds no status list")
+
+    def demands(self) -> str:
+        policy, claims = self.policy, self.claims
+        measured = Measured(claims["weights"]["measured"])
+        outcome = Outcome(claims["res"]["outcome"])
+        rules = {
+            f"tier {self.tier}, at least {policy.min_tier} is demanded": (
+                self.tier.rank >= policy.min_tier.rank
+            ),
+            f"weights measured by {measured}, at least {policy.min_measured} is "
+            "demanded": measured.rank >= policy.min_measured.rank,
+            f"outcome {outcome}, accepted: {', '.join(sorted(policy.outcomes))}": (
+                outcome in policy.outcomes
+            ),
+            f"system prompt {claims['system_prompt']}, accepted: "
+            f"{', '.join(sorted(policy.system_prompts))}": (
+                claims["system_prompt"] in policy.system_prompts
+            ),
+            f"older than {policy.max_age_seconds} s": policy.max_age_seconds is None
+            or self.at - self.iat <= policy.max_age_seconds,
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise PolicyError(problem)
+        return f"tier {self.tier}, measured by {measured}, outcome {outcome}"
+
+
+_STEPS: tuple[tuple[str, Callable[[_Run], str]], ...] = (
+    ("form", _Run.form),
+    ("manifest", _Run.manifest_signature),
+    ("key", _Run.key_certificate),
+    ("boot", _Run.boot_record),
+    ("signature", _Run.token_signature),
+    ("agreement", _Run.agreement),
+    ("content", _Run.content),
+    ("freshness", _Run.freshness),
+    ("log", _Run.log),
+    ("status", _Run.status),
+    ("policy", _Run.demands),
+)
+
+# Errors that leave the question open; every other AttestError is a definite no, since
+# evidence that breaks its form proves nothing and never will.
+_CANNOT_TELL = (EvidenceUnavailableError, UnsupportedVersionError)
+
+
+def _run_step(run: _Run, number: int) -> Step:
+    name, check = _STEPS[number]
+    try:
+        return Step(number, name, Status.OK, check(run))
+    except _NotChecked as reason:
+        return Step(number, name, Status.NOT_CHECKED, str(reason))
+    except _CANNOT_TELL as error:
+        return Step(number, name, Status.UNKNOWN, str(error), error.code)
+    except AttestError as error:
+        return Step(number, name, Status.FAILED, str(error), error.code)
+
+
+def verify(
+    bundle: Bundle,
+    policy: Policy,
+    *,
+    at: int,
+    nonce: str | None = None,
+    audience: str | None = None,
+) -> Verdict:
+    """Judge one bundle by one policy.
+
+    Args:
+        bundle: the evidence, and the content if it is at hand.
+        policy: what the relying party demands.
+        at: the verifier's clock, in seconds since the epoch, UTC.
+        nonce: what was sent as Attestation-Nonce, if anything was.
+        audience: what `aud` must be, if anything.
+
+    Returns:
+        A verdict with a line for each step that was reached. It never raises for bad
+        evidence. Without content in the bundle it proves the record alone, and step 6
+        says so.
+    """
+    run = _Run(bundle, policy, at, nonce, audience)
+    steps: list[Step] = []
+    for number in range(len(_STEPS)):
+        steps.append(_run_step(run, number))
+        if steps[-1].status in {Status.FAILED, Status.UNKNOWN}:
+            break
+    failed = steps[-1].status is Status.FAILED
+    return Verdict(
+        tier=Tier.T0 if failed else run.tier,
+        steps=tuple(steps),
+        claims=run.token.claims if steps[0].status is Status.OK else {},
+        disclosed=run.disclosed,
+        manifest=run.manifest,
+    )
