@@ -114,7 +114,7 @@ def canonical(value: Any) -> bytes:
     objects only.
 
     Raises:
-        FormatError: an integer beyond 2^53, a lone surrogate, or a type that JSON lacks.
+        FormatError: an integer beyond 2^53, a lone surrogate, or no JSON type.
     """
     try:
         return rfc8785.dumps(value)

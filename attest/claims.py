@@ -26,6 +26,7 @@ __all__ = [
     "Measured",
     "Outcome",
     "Schema",
+    "SystemPrompt",
     "check_claims",
     "check_salted",
 ]
@@ -60,6 +61,14 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+class SystemPrompt(StrEnum):
+    """Whether a request's system prompt is one that the manifest lists."""
+
+    GOVERNED = "governed"
+    UNLISTED = "unlisted"
+    ABSENT = "absent"
+
+
 Check = Callable[[Any], bool]
 
 
@@ -86,7 +95,7 @@ def _digest(value: Any) -> bool:
 
 def _jwk(value: Any) -> bool:
     try:
-        return PublicKey.from_jwk(value).jwk == value
+        return bool(PublicKey.from_jwk(value).jwk == value)
     except FormatError:
         return False
 
@@ -123,7 +132,9 @@ def _members(required: Mapping[str, Check]) -> Check:
     """An object with at least these members; others are allowed and mean nothing."""
     return lambda value: (
         isinstance(value, dict)
-        and all(name in value and check(value[name]) for name, check in required.items())
+        and all(
+            name in value and check(value[name]) for name, check in required.items()
+        )
     )
 
 
@@ -225,7 +236,9 @@ REFUSAL: Schema = (
     _IAT,
     _JTI,
     Claim("eat_profile", _text, "format and version of the statement"),
-    Claim("manifest", _or_null(_members(_MANIFEST)), "the manifest, if it was readable"),
+    Claim(
+        "manifest", _or_null(_members(_MANIFEST)), "the manifest, if it was readable"
+    ),
     Claim("code", _text, "machine-readable reason"),
     Claim("reason", _any, "what was expected and what was found"),
 )
@@ -264,7 +277,9 @@ ATTESTATION: Schema = (
         "the weights in the engine, and how they were measured",
         "that the engine used them, where the operator controls the machine (tier T1)",
     ),
-    Claim("gen_ai.request.model", _text, "the model that was asked for", required=False),
+    Claim(
+        "gen_ai.request.model", _text, "the model that was asked for", required=False
+    ),
     Claim("gen_ai.response.model", _text, "the model that answered", required=False),
     Claim(
         "gen_ai.response.finish_reasons",
@@ -276,7 +291,7 @@ ATTESTATION: Schema = (
     Claim("gen_ai.usage.output_tokens", _integer, "tokens written", required=False),
     Claim(
         "system_prompt",
-        _one_of(["governed", "unlisted", "absent"]),
+        _one_of(SystemPrompt),
         "whether the request's system prompt is one that the manifest lists",
         "prompts that reached the model without passing the gateway",
     ),
@@ -314,9 +329,14 @@ SALTED: Schema = (
     ),
     Claim("system_prompt.digest", _digest, "text of the system prompt", required=False),
     Claim(
-        "request.sampling", _texts_by_name, "sampling parameters asked for", required=False
+        "request.sampling",
+        _texts_by_name,
+        "sampling parameters asked for",
+        required=False,
     ),
-    Claim("out.N", _digest, "one choice: text, tool calls, finish reason", required=False),
+    Claim(
+        "out.N", _digest, "one choice: text, tool calls, finish reason", required=False
+    ),
 )
 
 TOKENS: Mapping[str, Schema] = {

@@ -29,8 +29,10 @@ WELL_KNOWN = "/.well-known/attestation"
 # nginx buffers 4 kB of response headers by default; above that the client gets a 502.
 MAX_HEADER = 3000
 
-_COMMENT = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\r\r)|(?<=\r\n\r\n))"
-                      rb": attestation ([A-Za-z0-9._~-]+)\n\n")
+_COMMENT = re.compile(
+    rb"(?:\A|(?<=\n\n)|(?<=\r\r)|(?<=\r\n\r\n))"
+    rb": attestation ([A-Za-z0-9._~-]+)\n\n"
+)
 
 
 def comment(token: str) -> bytes:

@@ -65,7 +65,9 @@ def _base64(value: object, name: str) -> bytes:
         raise FormatError(f"envelope: {name} must be a base64 string")
     # DSSE lets producers choose either alphabet and asks readers to take both.
     try:
-        return base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True)
+        return base64.b64decode(
+            value.replace("-", "+").replace("_", "/"), validate=True
+        )
     except binascii.Error:
         raise FormatError(f"envelope: {name} is not base64") from None
 
@@ -96,7 +98,7 @@ def open_envelope(
 
     Raises:
         FormatError: not an envelope, too large, or more than 16 signatures.
-        SignatureError: another payload type, or fewer trusted signatures than asked for.
+        SignatureError: another payload type, or too few trusted signatures.
         ValueError: a threshold below 1 or above the number of distinct keys.
     """
     distinct = {key.thumbprint: key for key in keys}

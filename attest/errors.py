@@ -18,8 +18,8 @@
         ├── ConstitutionError             the constitution or its schedule is unusable
         └── LedgerError                   the training ledger is cut, edited or unwritable
 
-A definite no and a cannot-tell never share a class. Messages name what was expected and
-what was found; they never carry a prompt, an answer, a key or a token.
+A definite no and a cannot-tell never share a class. Messages name what was expected
+and what was found; they never carry a prompt, an answer, a key or a token.
 """
 
 from typing import ClassVar

@@ -239,7 +239,7 @@ class PrivateKey:
         """Read a PKCS#8 PEM.
 
         Raises:
-            FormatError: unreadable, a wrong or missing password, or another kind of key.
+            FormatError: unreadable, a wrong password, or another kind of key.
         """
         if len(data) > _MAX_KEY_FILE:
             raise FormatError(f"key: more than {_MAX_KEY_FILE} bytes")

@@ -115,7 +115,9 @@ class _Reader:
         items = self._get(key, list, [])
         if not all(isinstance(item, dict) for item in items):
             raise FormatError(f"manifest: {self.path}.{key} must hold objects")
-        return [_Reader(item, f"{self.path}.{key}[{i}]") for i, item in enumerate(items)]
+        return [
+            _Reader(item, f"{self.path}.{key}[{i}]") for i, item in enumerate(items)
+        ]
 
     def texts(self, key: str) -> tuple[str, ...]:
         items = self._get(key, list, [])
@@ -178,7 +180,7 @@ class Manifest:
     signed_by: tuple[str, ...] = field(default=())
 
     def check_validity(self, at: int) -> None:
-        """Raise ExpiredError when `at` (seconds, UTC) is outside the validity period."""
+        """Raise ExpiredError when `at` (seconds, UTC) lies outside the validity."""
         if not self.not_before <= at <= self.not_after:
             raise ExpiredError(
                 f"manifest: valid from {_moment(self.not_before)} to "
@@ -344,12 +346,16 @@ def open_manifest(
         FormatError, UnsupportedVersionError: as `parse_statement`.
     """
     if not authorities:
-        raise SignatureError("manifest: no authority is trusted, so none can have signed")
+        raise SignatureError(
+            "manifest: no authority is trusted, so none can have signed"
+        )
     opened = open_envelope(envelope, MANIFEST_TYPE, authorities, threshold=threshold)
     return replace(parse_statement(opened.payload), signed_by=opened.signed_by)
 
 
-def _refuse(manifest_names: set[str], found_names: set[str], changed: list[str]) -> None:
+def _refuse(
+    manifest_names: set[str], found_names: set[str], changed: list[str]
+) -> None:
     missing = sorted(manifest_names - found_names)
     extra = sorted(found_names - manifest_names)
     if changed or missing or extra:

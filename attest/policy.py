@@ -1,12 +1,12 @@
 """What a relying party demands, as a value with a JSON form."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from attest.canonical import read_object
-from attest.claims import Measured, Outcome
+from attest.claims import Measured, Outcome, SystemPrompt
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import PublicKey
 
@@ -37,8 +37,8 @@ class Tier(StrEnum):
 
 _MEANINGS: Mapping[Tier, str] = {
     Tier.T0: "signed by some key; anyone could have made it",
-    Tier.T1: "signed by a key that the training authority, or a delegate that it named, "
-    "certified for this manifest; the operator's engine could still lie",
+    Tier.T1: "signed by a key that the training authority, or a delegate that it "
+    "named, certified for this manifest; the operator's engine could still lie",
     Tier.T2: "as T1, in a log that witnesses co-signed; nothing can be dropped unseen",
     Tier.T3: "as T2, with the key bound to a measured CPU enclave",
     Tier.T4: "as T3, with engine, weights and GPUs inside the same enclave",
@@ -64,7 +64,7 @@ class Policy:
     min_tier: Tier = Tier.T1
     min_measured: Measured = Measured.ENGINE
     outcomes: frozenset[Outcome] = frozenset({Outcome.COMPLETE})
-    system_prompts: frozenset[str] = frozenset({"governed", "unlisted", "absent"})
+    system_prompts: frozenset[SystemPrompt] = frozenset(SystemPrompt)
     max_age_seconds: int | None = None
 
     def __post_init__(self) -> None:
@@ -90,21 +90,12 @@ class Policy:
 
     @classmethod
     def _from_object(cls, value: dict[str, Any]) -> "Policy":
-        readers = {
-            "authorities": lambda keys: tuple(map(PublicKey.from_jwk, keys)),
-            "threshold": _integer,
-            "min_tier": Tier,
-            "min_measured": Measured,
-            "outcomes": lambda names: frozenset(map(Outcome, names)),
-            "system_prompts": frozenset,
-            "max_age_seconds": lambda age: None if age is None else _integer(age),
-        }
         fields: dict[str, Any] = {}
         for name, item in value.items():
-            if name not in readers:
+            if name not in _READERS:
                 raise ConfigurationError(f"policy: unknown member {name!r}")
             try:
-                fields[name] = readers[name](item)  # type: ignore[operator]
+                fields[name] = _READERS[name](item)
             except (TypeError, ValueError) as error:
                 raise ConfigurationError(f"policy: {name} is not usable") from error
         if "authorities" not in fields:
@@ -124,7 +115,18 @@ class Policy:
         }
 
 
-def _integer(value: object) -> int:
+def _integer(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError("expected a whole number")
     return value
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "authorities": lambda keys: tuple(map(PublicKey.from_jwk, keys)),
+    "threshold": _integer,
+    "min_tier": Tier,
+    "min_measured": Measured,
+    "outcomes": lambda names: frozenset(map(Outcome, names)),
+    "system_prompts": lambda names: frozenset(map(SystemPrompt, names)),
+    "max_age_seconds": lambda age: None if age is None else _integer(age),
+}

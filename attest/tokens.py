@@ -1,7 +1,7 @@
 """Signed JWTs with a strict front: what we sign, and what we agree to read.
 
-PyJWT checks the signature. Alone it takes ten malformed kinds of token (duplicate keys,
-NaN, a wrong `typ`, padding, UTF-16 …), so nothing reaches it before `parse` has seen it.
+PyJWT checks the signature. Alone it takes ten malformed kinds of token (duplicate
+keys, NaN, a wrong `typ`, padding, UTF-16 …), so nothing reaches it before `parse` has seen it.
 """
 
 import json

@@ -134,7 +134,11 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """The verdict for machines."""
         return {
-            "verdict": "proven" if self.proven else "false" if self.false else "unknown",
+            "verdict": "proven"
+            if self.proven
+            else "false"
+            if self.false
+            else "unknown",
             "tier": str(self.tier),
             "measured": self.claims.get("weights", {}).get("measured"),
             "steps": [

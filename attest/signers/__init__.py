@@ -1,7 +1,7 @@
 """Key stores that sign for the gateway, chosen by the scheme of a URI.
 
-`file:issuer.key.pem` reads an unencrypted PKCS#8 PEM. A missing key is an error, never a
-reason to make one up: tokens by a throw-away key prove nothing.
+`file:issuer.key.pem` reads an unencrypted PKCS#8 PEM. A missing key is an error, never
+a reason to make one up: tokens by a throw-away key prove nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ def load_signer(uri: str) -> Signer:
     """The signer that `uri` names.
 
     Raises:
-        ConfigurationError: an unknown scheme, or the key can't be used; says what to do.
+        ConfigurationError: an unknown scheme, or a key that can't be used.
     """
     scheme, separator, rest = uri.partition(":")
     if not separator or scheme not in _SCHEMES:
