@@ -116,10 +116,10 @@ def _one_of(values: Iterable[str]) -> Check:
     return lambda value: isinstance(value, str) and value in allowed
 
 
-def _list_of(check: Check, *, at_least: int = 0) -> Check:
+def _list_of(check: Check) -> Check:
     return lambda value: (
         isinstance(value, list)
-        and at_least <= len(value) <= _MAX_LIST
+        and len(value) <= _MAX_LIST
         and all(map(check, value))
     )
 
@@ -200,8 +200,8 @@ KEY_CERTIFICATE: Schema = (
     ),
     Claim(
         "manifests",
-        _list_of(_digest, at_least=1),
-        "manifests that the key may speak for",
+        _list_of(_digest),
+        "manifests that the key may speak for; with none it may only sign refusals",
     ),
 )
 

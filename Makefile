@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up what is missing and run. Nothing else is needed
+# first but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test lint format offline clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/attest-gateway demo
+
+test: $(READY)
+	$(BIN)/pytest --cov --cov-report=term --cov-report=xml
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate -q attest gateway
+	$(BIN)/codespell
+	$(BIN)/coverage report --include='attest/*' --omit='attest/training/*' --fail-under=98
+	$(BIN)/coverage report --fail-under=93 --format=total
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# A bundle that the demo made, checked where neither torch nor vLLM is installed.
+offline: $(READY)
+	scripts/offline
+
+# Set-up runs again only when the dependencies change.
+$(READY): pyproject.toml scripts/setup
+	scripts/setup "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-offline demo-run build *.egg-info

@@ -1,0 +1,167 @@
+"""Turns a finished exchange into a signed, stored attestation."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from attest import disclosures, tokens
+from attest.bundle import Bundle
+from attest.claims import EAT_PROFILE, SystemPrompt
+from attest.digests import digest
+from attest.request import semantic_digest
+from attest.transcript import output_digest
+from gateway.boot import Boot
+from gateway.exchange import Exchange, Sealed
+from gateway.store.sqlite import Record
+
+__all__ = ["Attester", "Store", "private_claims", "public_claims"]
+
+
+class Store(Protocol):
+    """Durable home of attestations."""
+
+    async def put(self, record: Record) -> None:
+        """Keep one; returns when it is durable."""
+
+    async def get(self, attestation_id: str) -> tuple[str, bytes] | None:
+        """Token and endorsements, None when unknown."""
+
+
+def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
+    prompt = exchange.facts.system_prompt
+    if prompt is None:
+        return SystemPrompt.ABSENT
+    # A lone surrogate has no UTF-8 form, so it equals no governed prompt.
+    listed = digest(prompt.encode(errors="surrogatepass"))
+    if listed in boot.manifest.runtime.system_prompts:
+        return SystemPrompt.GOVERNED
+    return SystemPrompt.UNLISTED
+
+
+def _without_none(claims: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
+    """The claims in the clear, but for seq, prev, iat and the salted digests."""
+    manifest, weights = boot.manifest, boot.weights
+    transcript = exchange.transcript
+    answer: dict[str, Any] = {}
+    if transcript is not None:
+        answer = {
+            "sub": transcript.response_id,
+            "gen_ai.response.model": transcript.response_model,
+            "gen_ai.response.finish_reasons": list(transcript.finish_reasons) or None,
+            "gen_ai.usage.input_tokens": transcript.usage.input_tokens,
+            "gen_ai.usage.output_tokens": transcript.usage.output_tokens,
+        }
+    return _without_none(
+        {
+            "toe": int(exchange.ended_at),
+            "eat_nonce": exchange.nonce,
+            "gen_ai.request.model": exchange.facts.model,
+            **answer,
+        }
+    ) | {
+        "iss": boot.gateway_id,
+        "jti": exchange.id,
+        "eat_profile": EAT_PROFILE,
+        "boot": boot.digest,
+        "manifest": {"digest": manifest.digest},
+        "constitution": manifest.constitution,
+        "weights": {
+            "root": weights.root,
+            "measured": str(weights.measured),
+            "verified_at": weights.verified_at,
+        },
+        "system_prompt": str(_system_prompt(exchange, boot)),
+        "res": {
+            "status": exchange.status,
+            "content_digest": exchange.content_digest,
+            "content_bytes": exchange.content_bytes,
+            "stream": exchange.stream,
+            "outcome": str(exchange.outcome),
+            "choices": 0 if transcript is None else transcript.choice_count,
+        },
+    }
+
+
+def private_claims(exchange: Exchange) -> dict[str, Any]:
+    """The claims that are only committed to, under a salt."""
+    facts = exchange.facts
+    prompt = facts.system_prompt
+    forwarded = digest(exchange.forwarded)
+    received = digest(exchange.received)
+    claims = _without_none(
+        {
+            "request.digest": received,
+            "request.forwarded_digest": None if forwarded == received else forwarded,
+            "request.semantic_digest": semantic_digest(facts),
+            "system_prompt.digest": None
+            if prompt is None
+            else digest(prompt.encode(errors="surrogatepass")),
+            "request.sampling": dict(facts.sampling) or None,
+        }
+    )
+    if exchange.transcript is not None:
+        for output in exchange.transcript.outputs():
+            claims[f"out.{output['index']}"] = output_digest(output)
+    return claims
+
+
+class Attester:
+    """Signs exchanges in one unbroken sequence per boot, and keeps each before it goes.
+
+    The attestations of one boot form a chain: `seq` counts from 0 and `prev` is the
+    digest of the one before, so a gap or a fork shows to whoever holds its neighbours.
+    """
+
+    def __init__(self, boot: Boot, store: Store, clock: Callable[[], float]) -> None:
+        self.boot = boot
+        self._store = store
+        self._clock = clock
+        self._seq = 0
+        self._prev: str | None = None
+
+    async def seal(self, exchange: Exchange) -> Sealed:
+        """Sign and store; the token is on disk before this returns.
+
+        Raises:
+            StoreError: it could not be kept; the token is then not given out.
+        """
+        public = public_claims(exchange, self.boot)
+        hidden, opened = disclosures.conceal(private_claims(exchange))
+        # No await between reading and advancing the chain: that is what orders it.
+        claims = {
+            **public,
+            "iat": int(self._clock()),
+            "seq": self._seq,
+            "prev": self._prev,
+            **hidden,
+        }
+        compact = tokens.mint(
+            "inference-attestation+jwt", claims, self.boot.session.key
+        )
+        self._seq, seq = self._seq + 1, self._seq
+        self._prev = tokens.signing_digest(compact)
+        token = disclosures.join(compact, opened)
+        # A client that goes away cancels its request, never the record of it.
+        await asyncio.shield(
+            self._store.put((exchange.id, self.boot.digest, seq, token))
+        )
+        return Sealed(id=exchange.id, token=token)
+
+    async def bundle(self, attestation_id: str) -> Bundle | None:
+        """The evidence about one answer, None when unknown here."""
+        found = await self._store.get(attestation_id)
+        if found is None:
+            return None
+        token, endorsements = found
+        value = json.loads(endorsements)
+        return Bundle(
+            token=token,
+            key_certificates=tuple(value["keyCertificates"]),
+            boot_record=value["bootRecord"],
+            manifest=json.dumps(value["manifest"]).encode(),
+        )

@@ -1,0 +1,168 @@
+"""What one start of the gateway states and signs: session key, boot record, refusal.
+
+Pure: values and a clock reading in, signed documents out.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attest import tokens
+from attest.canonical import canonical
+from attest.claims import EAT_PROFILE, Measured
+from attest.digests import digest
+from attest.errors import AttestError
+from attest.keys import PrivateKey, Signer
+from attest.manifest import Manifest
+from attest.verify import issuer_uri
+
+__all__ = ["Boot", "Session", "WeightsReport", "boot_record", "certify", "refusal"]
+
+# Well under the seven days that verifiers accept, so that an unattended gateway that is
+# restarted weekly never serves with a key that has run out.
+CERTIFICATE_SECONDS = 6 * 24 * 3600
+# A verifier's clock may be a little behind ours.
+BACKDATE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A key that lives in this process alone, and the certificate that vouches for it."""
+
+    key: PrivateKey
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsReport:
+    """What was found out about the weights, by whom and when."""
+
+    root: str
+    count: int
+    measured: Measured
+    verified_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Everything that the attestations of one start refer to."""
+
+    gateway_id: str
+    session: Session
+    manifest: Manifest
+    envelope: bytes
+    weights: WeightsReport
+    record: str
+
+    @property
+    def digest(self) -> str:
+        """How attestations name this boot: digest of the record's signing input."""
+        return tokens.signing_digest(self.record)
+
+    def endorsements(self) -> dict[str, Any]:
+        """What a client needs besides the token, served at the well-known path."""
+        return {
+            "profile": EAT_PROFILE,
+            "issuer": self.gateway_id,
+            "bootRecord": self.record,
+            "keyCertificates": [self.session.certificate],
+            "manifest": json.loads(self.envelope),
+        }
+
+
+def _id(prefix: str) -> str:
+    return prefix + secrets.token_urlsafe(16)
+
+
+def certify(
+    signer: Signer, gateway_id: str, manifest: Manifest | None, *, now: int
+) -> Session:
+    """A fresh session key, certified by `signer` for one manifest.
+
+    Without a manifest the key is certified for none, so it can sign refusals only. It
+    has the signer's algorithm: a site that may only use P-256 uses nothing else.
+
+    Raises:
+        SignerError: the key store can't sign.
+    """
+    key = PrivateKey.generate(signer.public.alg)
+    claims = {
+        "iss": issuer_uri(signer.public),
+        "sub": gateway_id,
+        "jti": _id("key_"),
+        "iat": now,
+        "nbf": now - BACKDATE_SECONDS,
+        "exp": now + CERTIFICATE_SECONDS,
+        "cnf": {"jwk": key.public.jwk},
+        "manifests": [] if manifest is None else [manifest.digest],
+    }
+    return Session(key, tokens.mint("gateway-key+jwt", claims, signer))
+
+
+def boot_record(
+    session: Session,
+    *,
+    gateway_id: str,
+    manifest: Manifest,
+    weights: WeightsReport,
+    evidence: Mapping[str, Any],
+    now: int,
+) -> str:
+    """The signed boot record.
+
+    Args:
+        session: the session key that signs.
+        gateway_id: becomes `iss`.
+        manifest: what the weights were checked against.
+        weights: the outcome of that check.
+        evidence: {engine: {name, version, dtype, …}, serving_state: the resolved
+            settings as the engine reported them, software: name to version}.
+        now: seconds since the epoch.
+    """
+    state = evidence["serving_state"]
+    claims = {
+        "iss": gateway_id,
+        "iat": now,
+        "jti": _id("boot_"),
+        "eat_profile": EAT_PROFILE,
+        "manifest": {"digest": manifest.digest},
+        "weights": {
+            "root": weights.root,
+            "count": weights.count,
+            "measured": str(weights.measured),
+            "verified_at": weights.verified_at,
+        },
+        "engine": evidence["engine"],
+        "serving_state": {"digest": digest(canonical(state)), **state},
+        "software": evidence["software"],
+    }
+    return tokens.mint("eat+jwt", claims, session.key)
+
+
+def refusal(
+    session: Session,
+    *,
+    gateway_id: str,
+    manifest: Manifest | None,
+    error: AttestError,
+    now: int,
+) -> dict[str, Any]:
+    """The signed record that a start was refused, as a JSON object for a file.
+
+    Errors carry names, digests and paths, never content, so their text may be shown.
+    """
+    claims = {
+        "iss": gateway_id,
+        "iat": now,
+        "jti": _id("ref_"),
+        "eat_profile": EAT_PROFILE,
+        "manifest": None if manifest is None else {"digest": manifest.digest},
+        "code": error.code,
+        "reason": str(error),
+    }
+    return {
+        "refusal": tokens.mint("startup-refusal+jwt", claims, session.key),
+        "keyCertificate": session.certificate,
+    }

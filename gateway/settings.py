@@ -1,0 +1,150 @@
+"""Settings: flags over environment (`ATTEST_*`) over a YAML file over defaults.
+
+Secrets are named by file, never given as values: flags show in `ps`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from attest.errors import ConfigurationError
+from attest.hashing import MANIFEST_NAME
+
+__all__ = ["EngineSettings", "LimitSettings", "Settings", "load_settings"]
+
+
+class EngineSettings(BaseModel):
+    """The model server that the gateway starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    python: str = Field(
+        sys.executable, description="interpreter that has vLLM; may be another venv's"
+    )
+    dtype: str = Field(
+        "", description="number format to compute in; empty takes the manifest's first"
+    )
+    max_model_len: int | None = Field(
+        None, gt=0, description="longest context in tokens; empty asks the engine"
+    )
+    extra_args: tuple[str, ...] = Field(
+        (), description="further vLLM flags; those that weaken the proof are refused"
+    )
+    start_timeout_seconds: float = Field(
+        600, gt=0, description="how long the engine may take to load"
+    )
+
+
+class LimitSettings(BaseModel):
+    """Bounds on what clients may ask for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(
+        16 * 1024 * 1024, gt=0, description="largest request body; more gets 413"
+    )
+    max_concurrency: int = Field(
+        256, gt=0, description="requests in flight; more get 429"
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, each with what it does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ATTEST_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+    # Set for the one call of load_settings; pydantic-settings reads it there.
+    _config_file: ClassVar[Path | None] = None
+
+    model: Path = Field(description="directory of the model")
+    manifest: Path = Field(
+        Path(), description=f"training manifest; default: MODEL/{MANIFEST_NAME}"
+    )
+    authority: tuple[Path, ...] = Field(
+        min_length=1, description="public keys of the training authorities to trust"
+    )
+    threshold: int = Field(
+        1, ge=1, description="how many of the authorities must have signed"
+    )
+    signer: Annotated[str, Field(pattern=r"\A[a-z0-9]+:")] = Field(
+        description="key that certifies session keys, for example file:issuer.key.pem"
+    )
+    gateway_id: str = Field(
+        "urn:attest-gateway:local",
+        min_length=1,
+        max_length=256,
+        description="name of this gateway in every token (iss)",
+    )
+    served_model_name: str = Field(
+        "", description="name that clients ask for; empty takes the manifest's"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on, 0 for any")
+    state_dir: Path = Field(
+        Path("attest-state"), description="store, engine log and refusals live here"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="SHA-256 digests of the API keys, one a line; none: open"
+    )
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest is."""
+        return self.model / MANIFEST_NAME if self.manifest == Path() else self.manifest
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the YAML file."""
+        del dotenv_settings, file_secret_settings
+        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=cls._config_file)
+        return init_settings, env_settings, yaml
+
+
+def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings:
+    """The settings from all sources; flags that are None were not given.
+
+    Raises:
+        ConfigurationError: one is missing, unknown or unusable; each is named.
+    """
+    if config is not None and not config.is_file():
+        raise ConfigurationError(
+            f"settings: {config} is not a file", hint="check --config"
+        )
+
+    class _Configured(Settings):
+        _config_file = config
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return _Configured(**given)
+    except ValidationError as error:
+        # The values themselves are left out: one could be a secret in a wrong place.
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(
+            f"settings: {problems}",
+            hint="see: attest-gateway serve --help",
+        ) from None

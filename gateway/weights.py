@@ -1,0 +1,107 @@
+"""The check of the files before an engine is started: a fast no, with names.
+
+vLLM needs a minute of imports before its loader could say the same. What the engine's
+loader hashes later is what binds; this is for the people who have to mend things.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attest.canonical import read_object
+from attest.errors import AttestError, FormatError, ManifestMismatchError
+from attest.hashing import ModelFile, hash_files, hash_tensors, scan_model, tensor_files
+from attest.manifest import Manifest, check_files, check_tensors
+from attest.weights import TensorDigest
+
+__all__ = ["check_model_directory"]
+
+_MAX_NAMED = 3
+
+
+def _describe(name: str, listed: TensorDigest | None, found: TensorDigest) -> str:
+    if listed is None:
+        return f"tensor {name} is not in the manifest"
+    expected, seen = (
+        f"{item.dtype} {list(item.shape)} {item.sha256}" for item in (listed, found)
+    )
+    return f"tensor {name}: expected {expected}, found {seen}"
+
+
+def _name_tensors(
+    manifest: Manifest, files: Sequence[ModelFile], error: ManifestMismatchError
+) -> ManifestMismatchError:
+    """The same error, with the tensors that differ in the first changed weight file."""
+    suspects = [file for file in files if file.name in error.changed]
+    suspects = [file for file in suspects if file.name.endswith(".safetensors")][:1]
+    if not suspects or not manifest.tensors:
+        return error
+    listed = {tensor.name: tensor for tensor in manifest.tensors}
+    try:
+        found = hash_tensors(suspects)
+    except AttestError as unreadable:
+        details = [str(unreadable)]
+    else:
+        details = [
+            _describe(tensor.name, listed.get(tensor.name), tensor)
+            for tensor in found
+            if listed.get(tensor.name) != tensor
+        ]
+    more = len(details) - _MAX_NAMED
+    text = "; ".join(details[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    return ManifestMismatchError(
+        f"{error}; in {suspects[0].name}: {text}",
+        hint=error.hint,
+        changed=error.changed,
+        missing=error.missing,
+        extra=error.extra,
+    )
+
+
+def _check_index(root: Path, files: Sequence[ModelFile]) -> None:
+    """Re-sharded weights bring an index that no signature covers: derive it instead."""
+    owners = tensor_files(files)
+    for file in files:
+        if file.name.endswith(".safetensors.index.json") and "/" not in file.name:
+            index = read_object(file.path.read_bytes(), max_bytes=64 * 1024 * 1024)
+            if index.get("weight_map") != owners:
+                raise ManifestMismatchError(
+                    f"weights: {root / file.name} does not say what the files hold",
+                    hint="write it again with the tool that split the weights",
+                    changed=(file.name,),
+                )
+
+
+def check_model_directory(
+    root: Path, manifest: Manifest, progress: Callable[[float], None]
+) -> None:
+    """Return when the directory is the manifest's. Blocks while it reads every byte.
+
+    Args:
+        root: the model directory.
+        manifest: what it must be.
+        progress: gets the share done, 0 to 1, from worker threads.
+
+    Raises:
+        ManifestMismatchError: files or tensors differ; names file and tensor.
+        FormatError: a link, name or safetensors file that is never accepted.
+        ConfigurationError, EvidenceUnavailableError: the directory can't be read.
+    """
+    files = scan_model(root)
+    total = max(1, sum(file.size for file in files))
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(min(1.0, done / total))
+
+    try:
+        check_files(manifest, hash_files(files, progress=advance))
+    except ManifestMismatchError as error:
+        raise _name_tensors(manifest, files, error) from error
+    if manifest.free_sharding:
+        try:
+            check_tensors(manifest, hash_tensors(files))
+        except FormatError as error:
+            raise ManifestMismatchError(f"weights: {error}", hint=error.hint) from error
+        _check_index(root, files)
