@@ -1,0 +1,1 @@
+"""The transparency log: the tree, and what is signed about it."""
