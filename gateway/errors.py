@@ -1,0 +1,144 @@
+"""Every error that the gateway adds to the library's tree.
+
+AttestError
+└── GatewayError
+    ├── StartupRefusedError      the engine or the model is not what the manifest says
+    ├── StoreError               an attestation cannot be kept, so it is not given out
+    └── HttpError                ends a request; carries the status for the client
+        ├── RequestError         the client's request is unusable (400 and others)
+        ├── AuthenticationError  no valid API key (401)
+        ├── DeniedEndpointError  would change or by-pass the verified weights (403)
+        ├── UnknownEndpointError not served here (404)
+        ├── OverloadedError      too many requests in flight, or not ready (429, 503)
+        ├── UpstreamDownError    the engine takes no connection (503)
+        ├── UpstreamError        the engine broke off or broke HTTP (502, 504)
+        └── SealError            the answer is here, its attestation is not (503)
+"""
+
+from typing import ClassVar
+
+from attest.errors import AttestError
+
+__all__ = [
+    "AuthenticationError",
+    "DeniedEndpointError",
+    "GatewayError",
+    "HttpError",
+    "OverloadedError",
+    "RequestError",
+    "SealError",
+    "StartupRefusedError",
+    "StoreError",
+    "UnknownEndpointError",
+    "UpstreamDownError",
+    "UpstreamError",
+]
+
+
+class GatewayError(AttestError):
+    """Root of the gateway's errors."""
+
+    code = "gateway"
+
+
+class StartupRefusedError(GatewayError):
+    """A definite no at start-up: what runs is not what the manifest says."""
+
+    code = "startup_refused"
+
+
+class StoreError(GatewayError):
+    """The store cannot keep or read an attestation."""
+
+    code = "store"
+
+
+class HttpError(GatewayError):
+    """Ends a request with an error body.
+
+    Attributes:
+        status: HTTP status for the client.
+        kind: `type` of the OpenAI error object.
+        param: the member of the request that is at fault, None where there is none.
+        headers: further response headers, names in lower case.
+    """
+
+    code = "http"
+    default_status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        param: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = self.default_status if status is None else status
+        self.param = param
+        self.headers = headers
+
+
+class RequestError(HttpError):
+    """The request is unusable as it is."""
+
+    code = "request"
+    default_status = 400
+    kind = "invalid_request_error"
+
+
+class AuthenticationError(HttpError):
+    """The request carries no API key that is known here."""
+
+    code = "authentication"
+    default_status = 401
+    kind = "authentication_error"
+
+
+class DeniedEndpointError(HttpError):
+    """The path would change or by-pass the verified weights."""
+
+    code = "denied_endpoint"
+    default_status = 403
+    kind = "permission_error"
+
+
+class UnknownEndpointError(HttpError):
+    """The path is not served here."""
+
+    code = "unknown_endpoint"
+    default_status = 404
+    kind = "not_found_error"
+
+
+class OverloadedError(HttpError):
+    """Not now: too many requests in flight, or the gateway is not ready."""
+
+    code = "overloaded"
+    default_status = 429
+    kind = "rate_limit_error"
+
+
+class UpstreamDownError(HttpError):
+    """The engine takes no connection; nothing of the request was processed."""
+
+    code = "upstream_down"
+    default_status = 503
+    kind = "service_unavailable_error"
+
+
+class UpstreamError(HttpError):
+    """The engine broke off, took too long or broke the rules of HTTP."""
+
+    code = "upstream"
+    default_status = 502
+
+
+class SealError(HttpError):
+    """The answer could not be signed or its attestation not be kept."""
+
+    code = "seal"
+    default_status = 503
