@@ -1,18 +1,19 @@
 """Every error that the gateway adds to the library's tree.
 
-AttestError
-└── GatewayError
-    ├── StartupRefusedError      the engine or the model is not what the manifest says
-    ├── StoreError               an attestation cannot be kept, so it is not given out
-    └── HttpError                ends a request; carries the status for the client
-        ├── RequestError         the client's request is unusable (400 and others)
-        ├── AuthenticationError  no valid API key (401)
-        ├── DeniedEndpointError  would change or by-pass the verified weights (403)
-        ├── UnknownEndpointError not served here (404)
-        ├── OverloadedError      too many requests in flight, or not ready (429, 503)
-        ├── UpstreamDownError    the engine takes no connection (503)
-        ├── UpstreamError        the engine broke off or broke HTTP (502, 504)
-        └── SealError            the answer is here, its attestation is not (503)
+    GatewayError (an AttestError)
+    ├── StartupRefusedError       engine or model is not what the manifest says
+    ├── StoreError                an attestation can't be kept
+    └── HttpError                 ends a request; carries the status for the client
+        ├── RequestError          the client's request is unusable (400 and others)
+        ├── AuthenticationError   no valid API key (401)
+        ├── DeniedEndpointError   would change or by-pass the verified weights (403)
+        ├── UnknownEndpointError  not served here (404)
+        ├── OverloadedError       too many requests in flight (429), or not ready (503)
+        ├── UpstreamDownError     the engine takes no connection (503)
+        ├── UpstreamError         the engine broke off or broke HTTP (502, 504)
+        └── SealError             the answer is here, its attestation is not (503)
+
+As in the library, messages never carry a prompt, an answer, a key or a token.
 """
 
 from typing import ClassVar
