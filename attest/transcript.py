@@ -27,6 +27,7 @@ __all__ = [
     "RequestFacts",
     "Transcript",
     "Usage",
+    "holds_error",
     "output_digest",
     "request_facts",
 ]
@@ -169,7 +170,7 @@ class Transcript:
     def _read(self, data: bytes, *, max_bytes: int) -> None:
         try:
             value = read_object(data, max_bytes=max_bytes)
-            if value.get("error") or value.get("object") == "error":
+            if _is_error(value):
                 self.error_seen = True
                 return
             self._read_envelope(value)
@@ -223,6 +224,19 @@ def _name(value: Any) -> str | None:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+def _is_error(value: dict[str, Any]) -> bool:
+    # The second form is that of older engines.
+    return bool(value.get("error")) or value.get("object") == "error"
+
+
+def holds_error(data: bytes) -> bool:
+    """Whether the data of an event is an error object, at which SDKs stop reading."""
+    try:
+        return _is_error(read_object(data, max_bytes=MAX_EVENT))
+    except FormatError:
+        return False
 
 
 def output_digest(output: dict[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""What one request and its answer leave behind for the token."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from attest.claims import Outcome
+from attest.dialects import Dialect
+from attest.digests import digest
+from attest.request import RequestFacts
+from attest.transcript import Transcript
+
+__all__ = ["NO_FACTS", "Exchange", "Sealed", "Sealer", "new_id"]
+
+# Stands in where a body could not be read as a request of its dialect.
+NO_FACTS = RequestFacts(
+    model=None,
+    stream=False,
+    expected_choices=1,
+    sampling={},
+    system_prompt=None,
+    semantic=None,
+)
+
+
+def new_id() -> str:
+    """An unguessable id: whoever holds it may read the attestation."""
+    return "att_" + secrets.token_urlsafe(16)
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """One request and its answer; the second half is filled in as the answer goes out.
+
+    Attributes:
+        received: exact body that the client sent.
+        forwarded: exact body that the engine was sent.
+        nonce: the client's `Attestation-Nonce`.
+        stream: whether the answer was a stream, whatever was asked for.
+        content_digest: of exactly the body bytes handed to the client's connection,
+            our own attestation comment excluded.
+        transcript: what the answer said; None where the status is an error, or where
+            nothing came.
+        ended_at: seconds since the epoch when the last byte was known.
+    """
+
+    request_id: str
+    dialect: Dialect
+    received: bytes
+    forwarded: bytes
+    facts: RequestFacts = NO_FACTS
+    nonce: str | None = None
+    id: str = field(default_factory=new_id)
+    stream: bool = False
+    status: int = 0
+    content_digest: str = digest(b"")
+    content_bytes: int = 0
+    transcript: Transcript | None = None
+    outcome: Outcome = Outcome.INCOMPLETE
+    ended_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A signed attestation that is stored already."""
+
+    id: str
+    token: str
+
+
+class Sealer(Protocol):
+    """Signs exchanges and keeps what it signed."""
+
+    async def seal(self, exchange: Exchange) -> Sealed:
+        """Sign and store one; the token is durable before this returns.
+
+        Raises:
+            AttestError: it could not be signed or kept.
+        """

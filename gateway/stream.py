@@ -1,0 +1,159 @@
+"""The relay of one event stream: bytes in, bytes out, no I/O.
+
+Rules, in the order in which they bind:
+
+- What the engine sends goes out at once and unchanged, event by event.
+- Nothing that upstream sends under our names reaches the client: comments that start
+  with `attestation`, events of that name.
+- Only the event that ends the stream is held back, `[DONE]` or one with an error, so
+  that the attestation can stand before it: SDKs read nothing after it.
+- Nothing follows the terminal event, and nothing the fragment of an event.
+"""
+
+import hashlib
+from dataclasses import replace
+
+from attest.delivery import comment
+from attest.dialects import SHAPES, Dialect
+from attest.sse import Event, EventSplitter
+from attest.transcript import Transcript, holds_error
+
+__all__ = ["StreamRelay"]
+
+_OURS = b"attestation"
+_BOM = b"\xef\xbb\xbf"
+# After an error event vLLM still sends [DONE]; a stream that goes on for longer than
+# this is ended here.
+_MAX_HELD = 64 * 1024
+
+
+class StreamRelay:
+    """Relays one stream. For each chunk: send what `feed` gives, then `account`.
+
+    At the end: send what `finish` gives, have the exchange sealed, then send what
+    `closing` gives. Where the client left, only `account`.
+
+    Attributes:
+        ended: the terminal event is held; reading on is of no use.
+    """
+
+    def __init__(self, transcript: Transcript, dialect: Dialect) -> None:
+        self._transcript = transcript
+        self._terminal = SHAPES[dialect].terminal
+        self._splitter = EventSplitter()
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+        self._sent: list[Event] = []
+        self._held: list[Event] = []
+        self._held_bytes = 0
+        self._fragment = b""
+        self.ended = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What to send now; may be empty.
+
+        Raises:
+            FormatError: an event is larger than 8 MiB.
+        """
+        start = len(self._sent)
+        for event in self._splitter.feed(chunk):
+            cleaned = _without_ours(event)
+            if cleaned is None:
+                continue
+            if self._held or self._ends(cleaned):
+                self._hold(cleaned)
+            else:
+                self._sent.append(cleaned)
+            if self.ended:
+                break
+        return b"".join([event.raw for event in self._sent[start:]])
+
+    def account(self) -> None:
+        """Hash and read what was sent; after sending, so that no token waits for it."""
+        for event in self._sent:
+            self._count(event.raw)
+            self._transcript.feed_event(event)
+        self._sent.clear()
+
+    def finish(self, *, broken: bool = False) -> bytes:
+        """Upstream has nothing more; what to send of its rest before sealing.
+
+        From here on the digest covers what is held back too.
+
+        Args:
+            broken: upstream broke off. The fragment of an event that it left behind is
+                then dropped. At a proper end it is passed on, like all that was sent.
+        """
+        rest = self._splitter.flush()
+        if not (broken or self._held):
+            self._fragment = _without_our_lines(rest)
+            self._count(self._fragment)
+        for event in self._held:
+            self._count(event.raw)
+            self._transcript.feed_event(event)
+        self._transcript.end(self._fragment)
+        return self._fragment
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of what was accounted for."""
+        return "sha256:" + self._hash.hexdigest()
+
+    @property
+    def content_bytes(self) -> int:
+        """How many bytes `content_digest` covers."""
+        return self._bytes
+
+    def closing(self, token: str | None) -> bytes:
+        """The last bytes: the attestation as a comment, then what was held back.
+
+        No comment follows the fragment of an event: it would become part of it.
+        """
+        held = b"".join([event.raw for event in self._held])
+        if token is None or self._fragment.strip(b"\r\n"):
+            return held
+        lead = b""
+        if held.startswith(b"\n"):  # the end of the line before, see EventSplitter
+            lead, held = b"\n", held[1:]
+        return lead + comment(token) + held
+
+    def _count(self, raw: bytes) -> None:
+        self._hash.update(raw)
+        self._bytes += len(raw)
+
+    def _is_terminal(self, event: Event) -> bool:
+        return event.data is not None and event.data.startswith(self._terminal)
+
+    def _ends(self, event: Event) -> bool:
+        # The test for the word spares nearly every event a second parse.
+        data = event.data
+        return self._is_terminal(event) or (
+            data is not None and b"error" in data and holds_error(data)
+        )
+
+    def _hold(self, event: Event) -> None:
+        self._held.append(event)
+        self._held_bytes += len(event.raw)
+        self.ended = self._is_terminal(event) or self._held_bytes > _MAX_HELD
+
+
+def _without_our_lines(raw: bytes) -> bytes:
+    lines = raw.splitlines(keepends=True)
+    return b"".join([line for line in lines if not _is_ours(line)])
+
+
+def _is_ours(line: bytes) -> bool:
+    text = line.removeprefix(_BOM)
+    return text.startswith(b":") and text[1:].lstrip().lower().startswith(_OURS)
+
+
+def _without_ours(event: Event) -> Event | None:
+    """The event without comments under our name; None where nothing is left."""
+    if event.name is None and not event.comments:
+        return event
+    if event.name is not None and event.name.strip().lower() == _OURS:
+        return None
+    raw = _without_our_lines(event.raw)
+    if raw == event.raw:
+        return event
+    return replace(event, raw=raw) if raw.strip(b"\r\n") else None
