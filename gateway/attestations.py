@@ -64,7 +64,7 @@ def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
             **answer,
         }
     ) | {
-        "iss": boot.gateway_id,
+        "iss": boot.session.gateway_id,
         "jti": exchange.id,
         "eat_profile": EAT_PROFILE,
         "boot": boot.digest,
@@ -123,6 +123,15 @@ class Attester:
         self._clock = clock
         self._seq = 0
         self._prev: str | None = None
+        self._open: set[str] = set()
+
+    def opened(self, attestation_id: str) -> None:
+        """Note that an id was given out whose attestation is still to come."""
+        self._open.add(attestation_id)
+
+    def is_open(self, attestation_id: str) -> bool:
+        """Whether the attestation of an id that was given out is still to come."""
+        return attestation_id in self._open
 
     async def seal(self, exchange: Exchange) -> Sealed:
         """Sign and store; the token is on disk before this returns.
@@ -130,6 +139,12 @@ class Attester:
         Raises:
             StoreError: it could not be kept; the token is then not given out.
         """
+        try:
+            return await self._seal(exchange)
+        finally:
+            self._open.discard(exchange.id)
+
+    async def _seal(self, exchange: Exchange) -> Sealed:
         public = public_claims(exchange, self.boot)
         hidden, opened = disclosures.conceal(private_claims(exchange))
         # No await between reading and advancing the chain: that is what orders it.

@@ -29,10 +29,14 @@ BACKDATE_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A key that lives in this process alone, and the certificate that vouches for it."""
+    """A key that lives in this process alone, and the certificate that vouches for it.
+
+    `gateway_id` is whom the certificate vouches for, and so the `iss` of all it signs.
+    """
 
     key: PrivateKey
     certificate: str
+    gateway_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,6 @@ class WeightsReport:
 class Boot:
     """Everything that the attestations of one start refer to."""
 
-    gateway_id: str
     session: Session
     manifest: Manifest
     envelope: bytes
@@ -61,15 +64,16 @@ class Boot:
         """How attestations name this boot: digest of the record's signing input."""
         return tokens.signing_digest(self.record)
 
-    def endorsements(self) -> dict[str, Any]:
-        """What a client needs besides the token, served at the well-known path."""
-        return {
+    def endorsements(self) -> bytes:
+        """What a client needs besides the token, as the JSON of the well-known path."""
+        value = {
             "profile": EAT_PROFILE,
-            "issuer": self.gateway_id,
+            "issuer": self.session.gateway_id,
             "bootRecord": self.record,
             "keyCertificates": [self.session.certificate],
             "manifest": json.loads(self.envelope),
         }
+        return json.dumps(value).encode()
 
 
 def _id(prefix: str) -> str:
@@ -98,13 +102,13 @@ def certify(
         "cnf": {"jwk": key.public.jwk},
         "manifests": [] if manifest is None else [manifest.digest],
     }
-    return Session(key, tokens.mint("gateway-key+jwt", claims, signer))
+    certificate = tokens.mint("gateway-key+jwt", claims, signer)
+    return Session(key, certificate, gateway_id)
 
 
 def boot_record(
     session: Session,
     *,
-    gateway_id: str,
     manifest: Manifest,
     weights: WeightsReport,
     evidence: Mapping[str, Any],
@@ -114,7 +118,6 @@ def boot_record(
 
     Args:
         session: the session key that signs.
-        gateway_id: becomes `iss`.
         manifest: what the weights were checked against.
         weights: the outcome of that check.
         evidence: {engine: {name, version, dtype, …}, serving_state: the resolved
@@ -123,7 +126,7 @@ def boot_record(
     """
     state = evidence["serving_state"]
     claims = {
-        "iss": gateway_id,
+        "iss": session.gateway_id,
         "iat": now,
         "jti": _id("boot_"),
         "eat_profile": EAT_PROFILE,
@@ -144,7 +147,6 @@ def boot_record(
 def refusal(
     session: Session,
     *,
-    gateway_id: str,
     manifest: Manifest | None,
     error: AttestError,
     now: int,
@@ -154,7 +156,7 @@ def refusal(
     Errors carry names, digests and paths, never content, so their text may be shown.
     """
     claims = {
-        "iss": gateway_id,
+        "iss": session.gateway_id,
         "iat": now,
         "jti": _id("ref_"),
         "eat_profile": EAT_PROFILE,

@@ -1,0 +1,66 @@
+"""Routes by which anybody fetches evidence: about one answer, and about this boot."""
+
+import re
+from collections.abc import Callable
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from attest.bundle import MEDIA_TYPE
+from attest.delivery import WELL_KNOWN
+from attest.keys import PublicKey
+from gateway.attestations import Attester
+from gateway.errors import OverloadedError, UnknownEndpointError
+
+__all__ = ["evidence_router"]
+
+_ID = re.compile(r"att_[A-Za-z0-9_-]{22}\Z")
+
+
+def _jwk(key: PublicKey) -> dict[str, str]:
+    return {**key.jwk, "kid": key.thumbprint, "alg": str(key.alg), "use": "sig"}
+
+
+def evidence_router(current: Callable[[], Attester | None]) -> APIRouter:
+    """The routes; `current` gives the attester once there is one."""
+    router = APIRouter()
+
+    def attester() -> Attester:
+        found = current()
+        if found is None:
+            raise OverloadedError(
+                "the gateway is still starting",
+                hint="GET /readyz says how far it is",
+                status=503,
+                headers=(("retry-after", "5"),),
+            )
+        return found
+
+    @router.get(WELL_KNOWN)
+    async def endorsements() -> Response:
+        """Manifest, boot record and key certificates: what a verifier needs."""
+        return Response(attester().boot.endorsements(), media_type="application/json")
+
+    @router.get("/.well-known/jwks.json")
+    async def keys() -> JSONResponse:
+        """The session key as a JWK set (RFC 7517 §5). It proves nothing by itself."""
+        key = attester().boot.session.key.public
+        return JSONResponse({"keys": [_jwk(key)]})
+
+    @router.get("/v1/attestations/{attestation_id}")
+    async def bundle(attestation_id: str) -> Response:
+        """The evidence about one answer; 202 while the answer is still going out."""
+        source = attester()
+        found = None
+        if _ID.match(attestation_id):
+            if source.is_open(attestation_id):
+                return Response(status_code=202, headers={"retry-after": "1"})
+            found = await source.bundle(attestation_id)
+        if found is None:
+            raise UnknownEndpointError(
+                "no attestation with this id is kept here",
+                hint="the id is in the Attestation-Id header of the answer",
+            )
+        return Response(found.dumps(), media_type=MEDIA_TYPE)
+
+    return router
