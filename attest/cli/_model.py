@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from attest.cli._progress import hashing_progress
+from attest.errors import FormatError, ManifestMismatchError
 from attest.hashing import hash_files, hash_tensors, ignored_files, scan_model
+from attest.manifest import Manifest, check_files, check_tensors
 from attest.weights import TensorDigest, tensor_root
 
-__all__ = ["DirectoryArgument", "ModelDigests", "digest_model"]
+__all__ = ["DirectoryArgument", "ModelDigests", "check_model", "digest_model"]
 
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The model directory.", show_default=False)
@@ -44,6 +46,14 @@ def digest_model(context: typer.Context, directory: Path) -> ModelDigests:
         ConfigurationError, FormatError, EvidenceUnavailableError: as
             `attest.hashing` says.
     """
+    try:
+        return _digest_model(context, directory)
+    except FormatError as error:
+        hint = error.hint or "it is cut short or damaged: copy the file again"
+        raise FormatError(str(error), hint=hint) from error
+
+
+def _digest_model(context: typer.Context, directory: Path) -> ModelDigests:
     files = scan_model(directory)
     shards = [file for file in files if file.name.endswith(".safetensors")]
     total = sum(file.size for file in [*files, *shards])
@@ -52,3 +62,40 @@ def digest_model(context: typer.Context, directory: Path) -> ModelDigests:
         tensors = hash_tensors(files, progress=progress)
         digests = hash_files(files, progress=progress)
     return ModelDigests(digests, tensors, ignored_files(directory))
+
+
+def check_model(manifest: Manifest, model: ModelDigests) -> None:
+    """Return when files and tensors are exactly the manifest's.
+
+    Raises:
+        ManifestMismatchError: they are not; it names the files, and the tensors too.
+    """
+    try:
+        check_files(manifest, model.files)
+    except ManifestMismatchError as files:
+        try:
+            check_tensors(manifest, model.tensors)
+        except ManifestMismatchError as tensors:
+            raise ManifestMismatchError(
+                f"{files}; {_tensor_words(tensors)}",
+                hint=files.hint,
+                changed=files.changed,
+                missing=files.missing,
+                extra=files.extra,
+            ) from tensors
+        raise
+    check_tensors(manifest, model.tensors)
+
+
+def _tensor_words(error: ManifestMismatchError) -> str:
+    kinds = {
+        "changed": error.changed,
+        "missing": error.missing,
+        "not listed": error.extra,
+    }
+    words = [
+        f"{kind}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for kind, names in kinds.items()
+        if names
+    ]
+    return "tensors " + "; ".join(words) if words else str(error)

@@ -48,8 +48,12 @@ def parse_time(text: str) -> int:
 
 
 AtOption = Annotated[
-    str,
-    typer.Option(metavar="TIME", help="Judge as of this UTC time, not as of now."),
+    int | None,
+    typer.Option(
+        metavar="TIME",
+        parser=parse_time,
+        help="Judge as of this UTC time (2026-01-31T00:00:00Z), not as of now.",
+    ),
 ]
 
 

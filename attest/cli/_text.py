@@ -1,13 +1,18 @@
 """Words for a terminal, from values that somebody else wrote."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["clean", "moment", "rendered", "shortened"]
+__all__ = ["clean", "moment", "rendered", "shortened", "status_line"]
+
+_COLORS = {"ok": "green", "FAILED": "red", "unknown": "yellow"}
 
 
 def clean(text: str) -> str:
@@ -37,12 +42,19 @@ def moment(seconds: int) -> str:
         return str(seconds)
 
 
+def status_line(status: str, name: str, detail: str) -> str:
+    """One line of a verdict; `detail` may come from outside."""
+    word = typer.style(f"{status:<12}", fg=_COLORS.get(status), bold=status == "FAILED")
+    return f"{word} {name:<12} {clean(detail)}"
+
+
 def rendered(item: "RenderableType") -> str:
     """Tables and trees as text, coloured where stdout is a terminal."""
     # Imported here: it takes longer than a whole verification.
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console()
+    # In a pipe there is no width to keep to, and a digest in two halves helps nobody.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     with console.capture() as capture:
         console.print(item)
-    return capture.get().rstrip("\n")
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -1,0 +1,241 @@
+"""`attest manifest`: sign, verify and show training manifests."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attest.cli._model import DirectoryArgument, check_model, digest_model
+from attest.cli._read import (
+    AtOption,
+    AuthorityOption,
+    now,
+    read_input,
+    read_policy,
+    read_public_key,
+)
+from attest.cli._run import Answer, command, new_app
+from attest.cli._sign import (
+    TRAINING_FILE,
+    read_prompts,
+    read_signers,
+    read_training,
+    refuse_existing,
+    serving_dtypes,
+    write_new,
+)
+from attest.cli._text import clean, moment, rendered, status_line
+from attest.cli._unverified import NOT_VERIFIED, unverified_manifest
+from attest.envelope import MAX_ENVELOPE
+from attest.errors import ConfigurationError, FormatError
+from attest.hashing import MANIFEST_NAME
+from attest.manifest import Manifest, open_manifest, sign_statement
+from attest.statement import MAX_VALID_DAYS, Terms, build_predicate
+
+__all__ = ["app"]
+
+app = new_app("Sign, verify and show training manifests.")
+
+_File = Annotated[
+    str, typer.Argument(metavar="FILE", help="A manifest, or -.", show_default=False)
+]
+
+
+@command(app)
+def sign(  # noqa: PLR0913  # one parameter per option
+    context: typer.Context,
+    directory: DirectoryArgument,
+    *,
+    key: Annotated[
+        list[str],
+        typer.Option(metavar="FILE", help="Authority's private key; repeatable."),
+    ],
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=f"Training run: its {TRAINING_FILE} is read."),
+    ] = None,
+    statement: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"A {TRAINING_FILE}.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Model name, without a run.")] = "",
+    version: Annotated[str, typer.Option(help="Model version, without a run.")] = "",
+    delegate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Public key that may certify gateways; repeatable.",
+        ),
+    ] = None,
+    valid_days: Annotated[int, typer.Option(min=1, max=MAX_VALID_DAYS)] = 365,
+    free_sharding: Annotated[
+        bool,
+        typer.Option(
+            "--free-sharding", help="The tensors may lie in other safetensors files."
+        ),
+    ] = False,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Number format to serve in; repeatable. Default: as most are stored."
+        ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Engine that may serve; repeatable. Default: vllm."),
+    ] = None,
+    system_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A governed system prompt: the file's exact text, nothing trimmed.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Default: DIR/{MANIFEST_NAME}."),
+    ] = None,
+) -> Answer:
+    """Sign a manifest for the model in DIR.
+
+    It lists every file of the directory and every tensor, takes the training's account
+    from the run, and allows the runtime that the options describe, nothing else.
+    """
+    path = output or directory / MANIFEST_NAME
+    refuse_existing(path)
+    if run and statement:
+        raise typer.BadParameter("give either --run or --statement")
+    signers = read_signers(key)
+    training = read_training(run / TRAINING_FILE if run else statement, (name, version))
+    delegates = [read_public_key(file) for file in delegate or ()]
+    prompts = read_prompts(context, system_prompt or ())
+    model = digest_model(context, directory)
+    terms = Terms(
+        # For gateways whose clock is a little behind.
+        not_before=now() - 60,
+        valid_days=valid_days,
+        engines=engine or ["vllm"],
+        dtypes=serving_dtypes(dtype or (), model.tensors),
+        system_prompts=prompts,
+        delegates=delegates,
+        free_sharding=free_sharding,
+    )
+    try:
+        predicate = build_predicate(
+            training, subjects=model.files, tensors=model.tensors, terms=terms
+        )
+        envelope = sign_statement(model.files, predicate, signers)
+    except FormatError as error:
+        raise ConfigurationError(
+            f"nothing was signed: {error}",
+            hint="correct the training statement or the model directory",
+        ) from error
+    authorities = [signer.public for signer in signers]
+    threshold = len({authority.thumbprint for authority in authorities})
+    manifest = open_manifest(envelope, authorities, threshold=threshold)
+    write_new(path, envelope)
+    return Answer(
+        {"path": str(path), **_summary(manifest)},
+        lambda: (
+            f"signed {_title(manifest)}\n"
+            f"by {', '.join(manifest.signed_by)}\n"
+            f"{_weights(manifest)}\n"
+            f"{_validity(manifest)}\n"
+            f"written to {clean(str(path))}"
+        ),
+    )
+
+
+@command(app)
+def verify(  # noqa: PLR0913  # one parameter per option
+    context: typer.Context,
+    file: _File,
+    *,
+    authority: AuthorityOption,
+    threshold: Annotated[
+        int, typer.Option(min=1, help="How many of the authorities must have signed.")
+    ] = 1,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Compare with this model directory too."),
+    ] = None,
+    at: AtOption = None,
+) -> Answer:
+    """Check who signed a manifest, whether it is valid, and whether weights are its."""
+    policy = read_policy(authority, "", threshold)
+    envelope = read_input(file, max_bytes=MAX_ENVELOPE)
+    manifest = open_manifest(envelope, policy.authorities, threshold=threshold)
+    manifest.check_validity(now() if at is None else at)
+    if weights is not None:
+        check_model(manifest, digest_model(context, weights))
+    return Answer(
+        {
+            "verdict": "proven",
+            **_summary(manifest),
+            "weights": "not checked" if weights is None else "ok",
+        },
+        lambda: "\n".join(
+            [
+                status_line("ok", "signature", f"by {', '.join(manifest.signed_by)}"),
+                status_line("ok", "validity", _validity(manifest)),
+                status_line("not checked", "weights", "no --weights DIR was given")
+                if weights is None
+                else status_line("ok", "weights", _weights(manifest)),
+                f"PROVEN: {_title(manifest)}",
+            ]
+        ),
+    )
+
+
+@command(app)
+def show(file: _File) -> Answer:
+    """Show what a manifest says. Nothing is verified."""
+    manifest, keyids = unverified_manifest(read_input(file, max_bytes=MAX_ENVELOPE))
+
+    def text() -> str:
+        # Imported here: only `show` needs tables.
+        from attest.cli._show import manifest_tree  # noqa: PLC0415
+
+        return (
+            f"{NOT_VERIFIED}\n{rendered(manifest_tree(manifest, keyids))}\n"
+            "To verify: attest manifest verify FILE --authority authority.pub.pem"
+        )
+
+    return Answer(
+        {
+            "verified": False,
+            "manifest": manifest.digest,
+            "keyids": list(keyids),
+            "subject": dict(manifest.subjects),
+            "predicate": manifest.predicate,
+        },
+        text,
+    )
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "manifest": manifest.digest,
+        "model": {"name": manifest.model_name, "version": manifest.model_version},
+        "constitution": manifest.constitution,
+        "files": len(manifest.subjects),
+        "tensors": manifest.tensor_count,
+        "tensorRoot": manifest.tensor_root,
+        "signedBy": list(manifest.signed_by),
+        "validity": manifest.predicate["validity"],
+    }
+
+
+def _title(manifest: Manifest) -> str:
+    name = clean(f"{manifest.model_name} {manifest.model_version}")
+    return f"{name}, manifest {manifest.digest}"
+
+
+def _weights(manifest: Manifest) -> str:
+    return (
+        f"{len(manifest.subjects)} files, {manifest.tensor_count} tensors, "
+        f"root {manifest.tensor_root}"
+    )
+
+
+def _validity(manifest: Manifest) -> str:
+    return f"valid from {moment(manifest.not_before)} to {moment(manifest.not_after)}"
