@@ -19,13 +19,15 @@ A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs) 
 checked`, with the reason. Nothing after a failed step is looked at.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from attest import disclosures, tokens
 from attest.bundle import Bundle
+from attest.certificates import MAX_SKEW_SECONDS, certified_key, issuer_uri
 from attest.claims import Measured, Outcome, check_claims, check_salted
 from attest.delivery import split_stream
 from attest.digests import digest, digests_equal
@@ -35,7 +37,6 @@ from attest.errors import (
     ExpiredError,
     FormatError,
     PolicyError,
-    SignatureError,
     TranscriptMismatchError,
     UnsupportedVersionError,
     VerificationError,
@@ -45,12 +46,16 @@ from attest.manifest import Manifest, open_manifest
 from attest.policy import Policy, Tier
 from attest.tokens import Token
 
-__all__ = ["MAX_SKEW_SECONDS", "Status", "Step", "Verdict", "issuer_uri", "verify"]
-
-# Clocks of gateway and verifier may differ by this much (RFC 7519 §4.1.4 leeway).
-MAX_SKEW_SECONDS = 60
-# Seven days bound the damage of a stolen session key.
-MAX_CERTIFICATE_SECONDS = 7 * 24 * 3600
+__all__ = [
+    "MAX_SKEW_SECONDS",
+    "NotChecked",
+    "Status",
+    "Step",
+    "Verdict",
+    "issuer_uri",
+    "run_steps",
+    "verify",
+]
 
 
 class Status(StrEnum):
@@ -156,13 +161,8 @@ class Verdict:
         }
 
 
-class _NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
+class NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
     """A step that has nothing to look at."""
-
-
-def issuer_uri(key: PublicKey) -> str:
-    """How a certificate names the key that issued it (RFC 9278)."""
-    return f"urn:ietf:params:oauth:jwk-thumbprint:sha-256:{key.thumbprint}"
 
 
 @dataclass(slots=True)
@@ -222,41 +222,18 @@ class _Run:
         )
 
     def key_certificate(self) -> str:
-        typ = "gateway-key+jwt"
-        for compact in self.bundle.key_certificates:
-            parsed = tokens.parse(compact, typ=typ)
-            check_claims(parsed.claims, typ)
-            key = PublicKey.from_jwk(parsed.claims["cnf"]["jwk"])
-            if key.thumbprint == self.token.kid:
-                issuer = self._verify_certificate(parsed)
-                self.certificate, self.key = parsed.claims, key
-                return f"key {key.thumbprint} certified by {issuer}"
-        raise SignatureError(
-            f"key: no certificate for {self.token.kid}",
-            hint="the token was signed by a key that nobody vouches for",
+        authorities = self.policy.authorities
+        found = certified_key(
+            self.bundle.key_certificates,
+            self.token.kid,
+            manifest=self.sure_manifest,
+            authorities=authorities,
+            signed_at=self.iat,
         )
-
-    def _verify_certificate(self, certificate: Token) -> str:
-        manifest, claims = self.sure_manifest, certificate.claims
-        issuers = {
-            key.thumbprint: key
-            for key in (*manifest.issuers(claims["iat"]), *self.policy.authorities)
-        }
-        issuer = issuers.get(certificate.kid)
-        if issuer is None:
-            raise SignatureError(
-                f"key: issuer {certificate.kid} is neither an authority nor a delegate "
-                "that the manifest names"
-            )
-        tokens.verify(certificate, issuer)
-        if claims["iss"] != issuer_uri(issuer):
-            raise SignatureError("key: iss is not the key that signed")
-        if not 0 < claims["exp"] - claims["nbf"] <= MAX_CERTIFICATE_SECONDS:
-            raise ExpiredError("key: certified for longer than seven days")
-        if not claims["nbf"] - MAX_SKEW_SECONDS <= self.iat <= claims["exp"]:
-            raise ExpiredError("key: the token was signed outside the key's period")
-        kind = "authority" if issuer in self.policy.authorities else "delegate"
-        return f"{kind} {issuer.thumbprint}"
+        self.certificate, self.key = found.claims, found.key
+        kind = "authority" if found.issuer in authorities else "delegate"
+        issuer = found.issuer.thumbprint
+        return f"key {found.key.thumbprint} certified by {kind} {issuer}"
 
     def boot_record(self) -> str:
         typ = "eat+jwt"
@@ -328,7 +305,7 @@ class _Run:
                 )
             checked.append("response")
         if not checked:
-            raise _NotChecked("neither request nor response was given")
+            raise NotChecked("neither request nor response was given")
         return " and ".join(checked) + " match byte for byte"
 
     def freshness(self) -> str:
@@ -348,10 +325,10 @@ class _Run:
         return "; ".join([*notes, f"signed {max(0, self.at - self.iat)} s ago"])
 
     def log(self) -> str:
-        raise _NotChecked("the bundle holds no log proof")
+        raise NotChecked("the bundle holds no log proof")
 
     def status(self) -> str:
-        raise _NotChecked("the bundle holds no status list")
+        raise NotChecked("the bundle holds no status list")
 
     def demands(self) -> str:
         policy, claims = self.policy, self.claims
@@ -398,11 +375,20 @@ _STEPS: tuple[tuple[str, Callable[[_Run], str]], ...] = (
 _CANNOT_TELL = (EvidenceUnavailableError, UnsupportedVersionError)
 
 
-def _run_step(run: _Run, number: int) -> Step:
-    name, check = _STEPS[number]
+def run_steps(checks: Iterable[tuple[str, Callable[[], str]]]) -> tuple[Step, ...]:
+    """The lines of some checks, numbered from 0, up to the first that is not passed."""
+    steps: list[Step] = []
+    for number, (name, check) in enumerate(checks):
+        steps.append(_run_step(number, name, check))
+        if steps[-1].status in {Status.FAILED, Status.UNKNOWN}:
+            break
+    return tuple(steps)
+
+
+def _run_step(number: int, name: str, check: Callable[[], str]) -> Step:
     try:
-        return Step(number, name, Status.OK, check(run))
-    except _NotChecked as reason:
+        return Step(number, name, Status.OK, check())
+    except NotChecked as reason:
         return Step(number, name, Status.NOT_CHECKED, str(reason))
     except _CANNOT_TELL as error:
         return Step(number, name, Status.UNKNOWN, str(error), error.code)
@@ -433,15 +419,11 @@ def verify(
         says so.
     """
     run = _Run(bundle, policy, at, nonce, audience)
-    steps: list[Step] = []
-    for number in range(len(_STEPS)):
-        steps.append(_run_step(run, number))
-        if steps[-1].status in {Status.FAILED, Status.UNKNOWN}:
-            break
+    steps = run_steps((name, partial(check, run)) for name, check in _STEPS)
     failed = steps[-1].status is Status.FAILED
     return Verdict(
         tier=Tier.T0 if failed else run.tier,
-        steps=tuple(steps),
+        steps=steps,
         claims=run.token.claims if steps[0].status is Status.OK else {},
         disclosed=run.disclosed,
         manifest=run.manifest,
