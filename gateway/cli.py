@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
-# Beside those of `attest`: which errors of the gateway are a no, and which leave it open.
+# Beside those of `attest`: which errors of the gateway are a no, which leave it open.
 _CODES: Mapping[type[AttestError], ExitCode] = {
     StartupRefusedError: ExitCode.FALSE,
     EngineNotInstalledError: ExitCode.CONFIGURATION,

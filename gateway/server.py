@@ -36,7 +36,7 @@ DRAIN_SECONDS = 30
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us: uvicorn would raise them again before the engine ends."""
+        """Leave signals to us: uvicorn raises them again before the engine ends."""
         yield
 
 

@@ -108,7 +108,12 @@ def check_arguments(arguments: Sequence[str]) -> None:
             )
 
 
-def _refuse_unless(holds: bool, what: str, expected: object, found: object) -> None:  # noqa: FBT001
+def _refuse_unless(
+    holds: bool,  # noqa: FBT001  # reads as a sentence at every call
+    what: str,
+    expected: object,
+    found: object,
+) -> None:
     if not holds:
         raise StartupRefusedError(
             f"engine: {what}: expected {expected}, found {found}",

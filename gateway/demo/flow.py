@@ -88,7 +88,7 @@ def _train(demo: _Demo) -> None:
 
 
 def _make_copies(demo: _Demo) -> str:
-    """Altered copies of the model; returns the name of the tensor with a flipped bit."""
+    """Altered copies of the model; returns the tensor with a flipped bit."""
     from attest.training.variants import (  # noqa: PLC0415
         cast_weights,
         fine_tune,

@@ -103,7 +103,7 @@ def flip_one_bit(file: Path) -> str:
 
 
 def change_one_word(body: bytes) -> bytes:
-    """A chat answer whose first word is another one, all else byte for byte the same."""
+    """A chat answer whose first word is another one, and nothing else."""
     content = json.loads(body)["choices"][0]["message"]["content"]
     word = content.split()[0]
     return body.replace(

@@ -58,7 +58,7 @@ def test_unknown_or_unusable_setting_is_named(config, text, match):
 
 
 def test_missing_settings_are_named():
-    with pytest.raises(ConfigurationError, match="model: Field required.*authority"):
+    with pytest.raises(ConfigurationError, match=r"model: Field required.*authority"):
         load_settings({})
 
 

@@ -1,0 +1,181 @@
+import asyncio
+import itertools
+import json
+
+import pytest
+from fakes.world import ANSWER, GATEWAY, NOW, REQUEST, SYSTEM_PROMPT, make_world
+
+from attest import disclosures, tokens
+from attest.bundle import Bundle
+from attest.claims import Measured, Outcome
+from attest.dialects import Dialect
+from attest.digests import digest
+from attest.request import request_facts
+from attest.transcript import Transcript
+from attest.verify import verify
+from gateway.attestations import Attester, private_claims, public_claims
+from gateway.boot import Boot, Session, WeightsReport
+from gateway.errors import StoreError
+from gateway.exchange import Exchange
+from gateway.store.sqlite import SqliteStore
+
+TYP = "inference-attestation+jwt"
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world()
+
+
+@pytest.fixture
+def boot(world):
+    weights = WeightsReport(
+        world.manifest.tensor_root, world.manifest.tensor_count, Measured.ENGINE, NOW
+    )
+    session = Session(world.session, world.certificate, GATEWAY)
+    return Boot(session, world.manifest, world.envelope, weights, world.boot)
+
+
+@pytest.fixture
+def store(tmp_path, boot):
+    store = SqliteStore.open(tmp_path / "attestations.sqlite")
+    store.add_boot(boot.digest, boot.endorsements())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def attester(boot, store):
+    return Attester(boot, store, lambda: NOW + 0.9)
+
+
+def exchange(request=REQUEST, answer=ANSWER, **changes):
+
+    transcript = Transcript(Dialect.CHAT)
+    transcript.feed_body(answer)
+    fields = {
+        "request_id": "r",
+        "dialect": Dialect.CHAT,
+        "received": request,
+        "forwarded": request,
+        "facts": request_facts(json.loads(request), Dialect.CHAT),
+        "status": 200,
+        "content_digest": digest(answer),
+        "content_bytes": len(answer),
+        "transcript": transcript,
+        "outcome": transcript.outcome(),
+        "ended_at": NOW + 0.5,
+    }
+    return Exchange(**{**fields, **changes})
+
+
+def claims_of(token):
+    return tokens.parse(disclosures.split(token)[0], typ=TYP).claims
+
+
+async def test_sealed_answer_is_proven(world, attester):
+    sealed = await attester.seal(exchange(nonce="n" * 16))
+    bundle = await attester.bundle(sealed.id)
+    assert bundle.token == sealed.token
+    whole = Bundle(
+        token=bundle.token,
+        key_certificates=bundle.key_certificates,
+        boot_record=bundle.boot_record,
+        manifest=bundle.manifest,
+        request=REQUEST,
+        response=ANSWER,
+    )
+    verdict = verify(whole, world.policy, at=NOW + 5, nonce="n" * 16)
+    verdict.raise_unless_proven()
+    assert verdict.tier == "T1"
+
+
+async def test_sequence_is_an_unbroken_chain(attester):
+    sealed = await asyncio.gather(*(attester.seal(exchange()) for _ in range(20)))
+    chain = sorted((claims_of(s.token) for s in sealed), key=lambda c: c["seq"])
+    by_seq = {claims_of(s.token)["seq"]: s.token for s in sealed}
+    assert [claims["seq"] for claims in chain] == list(range(20))
+    assert chain[0]["prev"] is None
+    for earlier, later in itertools.pairwise(chain):
+        compact = disclosures.split(by_seq[earlier["seq"]])[0]
+        assert later["prev"] == tokens.signing_digest(compact)
+
+
+async def test_token_is_not_given_out_when_it_cannot_be_kept(boot):
+    class Full:
+        async def put(self, record):
+            raise StoreError("store: full")
+
+    attester = Attester(boot, Full(), lambda: NOW)
+    attester.opened("att_x")
+    with pytest.raises(StoreError):
+        await attester.seal(exchange(id="att_x"))
+    assert not attester.is_open("att_x")
+
+
+async def test_id_is_open_until_it_is_sealed(attester):
+    attester.opened("att_x")
+    assert attester.is_open("att_x")
+    await attester.seal(exchange(id="att_x"))
+    assert not attester.is_open("att_x")
+
+
+async def test_cancelled_request_leaves_its_record(attester, store):
+    task = asyncio.create_task(attester.seal(exchange(id="att_x")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await attester.seal(exchange())
+    assert await store.get("att_x") is not None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [(SYSTEM_PROMPT, "governed"), (SYSTEM_PROMPT + " ", "unlisted"), (None, "absent")],
+)
+def test_system_prompt_kind(boot, prompt, kind):
+
+    messages = [{"role": "user", "content": "hi"}]
+    if prompt is not None:
+        messages.insert(0, {"role": "system", "content": prompt})
+    request = json.dumps({"model": "m", "messages": messages}).encode()
+    claims = public_claims(exchange(request), boot)
+    assert claims["system_prompt"] == kind
+
+
+def test_lone_surrogate_in_the_system_prompt_is_unlisted(boot):
+    request = b'{"model":"m","messages":[{"role":"system","content":"\\ud800"}]}'
+    found = exchange(request)
+    assert public_claims(found, boot)["system_prompt"] == "unlisted"
+    assert "request.semantic_digest" not in private_claims(found)
+
+
+def test_refusal_without_an_answer(boot):
+    found = exchange(
+        transcript=None, status=503, outcome=Outcome.REFUSED, content_digest=digest(b"")
+    )
+    claims = public_claims(found, boot)
+    assert claims["res"]["choices"] == 0
+    assert "gen_ai.response.model" not in claims
+    assert "out.0" not in private_claims(found)
+
+
+def test_forwarded_digest_appears_only_where_the_gateway_changed_the_body():
+    assert "request.forwarded_digest" not in private_claims(exchange())
+    changed = private_claims(exchange(forwarded=REQUEST + b" "))
+    assert changed["request.forwarded_digest"] == digest(REQUEST + b" ")
+    assert changed["request.digest"] == digest(REQUEST)
+
+
+async def test_no_content_in_the_clear_part(attester):
+    sealed = await attester.seal(exchange())
+    compact, *_ = sealed.token.split("~")
+    clear = str(claims_of(compact))
+    assert "Paris" not in clear
+    assert digest(REQUEST) not in clear
+
+
+async def test_token_of_an_ordinary_chat_fits_a_header(attester):
+    sealed = await attester.seal(exchange(nonce="n" * 32))
+    assert len(sealed.token) < 3000
