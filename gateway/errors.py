@@ -2,6 +2,10 @@
 
     GatewayError (an AttestError)
     ├── StartupRefusedError       engine or model is not what the manifest says
+    ├── EngineError               the engine does not do its work; nothing is proven
+    │   ├── EngineNotInstalledError   the interpreter has no vLLM, or not our plug-in
+    │   ├── EngineStartError      it ended or took too long before it served
+    │   └── EngineDiedError       it ended, or no longer answers, after it served
     ├── StoreError                an attestation can't be kept
     └── HttpError                 ends a request; carries the status for the client
         ├── RequestError          the client's request is unusable (400 and others)
@@ -23,6 +27,10 @@ from attest.errors import AttestError
 __all__ = [
     "AuthenticationError",
     "DeniedEndpointError",
+    "EngineDiedError",
+    "EngineError",
+    "EngineNotInstalledError",
+    "EngineStartError",
     "GatewayError",
     "HttpError",
     "OverloadedError",
@@ -43,9 +51,51 @@ class GatewayError(AttestError):
 
 
 class StartupRefusedError(GatewayError):
-    """A definite no at start-up: what runs is not what the manifest says."""
+    """A definite no at start-up: what runs is not what the manifest says.
+
+    Attributes:
+        tensor: the tensor at fault; empty where it is not about one.
+        expected: what the manifest says; may be empty.
+        found: what was found instead; may be empty.
+    """
 
     code = "startup_refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        tensor: str = "",
+        expected: str = "",
+        found: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.tensor, self.expected, self.found = tensor, expected, found
+
+
+class EngineError(GatewayError):
+    """The engine does not do its work; nothing was decided about any evidence."""
+
+    code = "engine"
+
+
+class EngineNotInstalledError(EngineError):
+    """There is no engine to start: no interpreter, no vLLM in it, or no plug-in."""
+
+    code = "engine_not_installed"
+
+
+class EngineStartError(EngineError):
+    """The engine ended, or took too long, before it served."""
+
+    code = "engine_start"
+
+
+class EngineDiedError(EngineError):
+    """The engine ended, or no longer gives evidence, after it had served."""
+
+    code = "engine_died"
 
 
 class StoreError(GatewayError):

@@ -194,8 +194,9 @@ def serving_state(app: FastAPI) -> dict[str, Any]:
         "trust_request_chat_template": args.trust_request_chat_template,
         "tool_call_parser": args.tool_call_parser,
         "reasoning_parser": config.structured_outputs_config.reasoning_parser,
-        # Not the flag: SageMaker's start-up code and plug-ins add theirs by themselves.
-        "middleware": [_name(item.cls) for item in app.user_middleware],
+        "middleware": list(args.middleware),
+        # Also what no flag names: SageMaker's start-up code and plug-ins add theirs.
+        "installed_middleware": [_name(item.cls) for item in app.user_middleware],
         "lora": _none_or_stable(config.lora_config, paths),
         "lora_modules": _stable(args.lora_modules, paths),
         "speculative": _none_or_stable(config.speculative_config, paths),

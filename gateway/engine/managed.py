@@ -1,0 +1,309 @@
+"""The vLLM child: started, watched, asked for evidence, and ended with all its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attest.canonical import read_object
+from attest.errors import ConfigurationError, FormatError
+from gateway.engine import keeper
+from gateway.engine.log import EngineLog
+from gateway.engine.probe import probe
+from gateway.engine.spec import (
+    EngineSpec,
+    child_environment,
+    command_line,
+    reference_path,
+)
+from gateway.errors import EngineDiedError, EngineStartError, StartupRefusedError
+from gateway.http import httpx
+
+__all__ = ["EngineSpec", "ManagedEngine"]
+
+_MAX_EVIDENCE_BYTES = 4 << 20
+_MAX_REFUSAL_BYTES = 64 << 10
+_POLL_SECONDS = 0.25
+# Beyond the grace: what the keeper takes to kill and to let shared memory be removed.
+_KEEPER_SECONDS = 15
+_DRAIN_SECONDS = 5
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+
+
+def _read_refusal(path: Path) -> StartupRefusedError | None:
+    """What the loader left; None where it has not refused."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_REFUSAL_BYTES + 1)
+        refusal = read_object(data, max_bytes=_MAX_REFUSAL_BYTES)
+    except (FileNotFoundError, FormatError):
+        return None
+    # Names come from the model's files: no control characters in a terminal.
+    reason, tensor, expected, found = (
+        "".join(c if c.isprintable() else "?" for c in str(refusal.get(key, "")))[:500]
+        for key in ("reason", "tensor", "expected", "found")
+    )
+    return StartupRefusedError(
+        f"engine: weights refused: {reason}{f' {tensor}' if tensor else ''}: "
+        f"expected {expected or 'nothing'}, found {found or 'nothing'}",
+        hint="restore the model from the copy that the manifest was made for",
+        tensor=tensor,
+        expected=expected,
+        found=found,
+    )
+
+
+class ManagedEngine:
+    """One vLLM child, from `start` to `stop`; start it once.
+
+    The event loop's thread must outlive it. Its environment is built from an
+    allow-list, its sockets and temporary files lie in the run folder, and no process
+    of it outlives this one, `kill -9` of any of them included.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._process: asyncio.subprocess.Process | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._log: EngineLog | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket that the engine serves on."""
+        return self._spec.socket
+
+    @property
+    def pid(self) -> int | None:
+        """The head of the engine's process group, None before the start.
+
+        It is the keeper's pid; the API server's own is `pid` in the evidence.
+        """
+        return self._process.pid if self._process else None
+
+    async def start(self, on_progress: Callable[[str], None] | None = None) -> None:
+        """Return once the engine serves and gives evidence; about a minute.
+
+        Args:
+            on_progress: gets a few words at each phase.
+
+        Raises:
+            ConfigurationError: the run folder is missing, open to others, or its path
+                is too long.
+            EngineNotInstalledError: within about a second.
+            StartupRefusedError: the loader met other weights than the reference's.
+            EngineStartError: the engine ended or took too long; all of it is gone.
+        """
+        report = on_progress or (lambda _: None)
+        self._spec.check_paths()
+        report("starting engine")
+        found = await probe(self._spec.python)
+        self._prepare(report)
+        command = command_line(self._spec, found.python, cpu=found.cpu)
+        environment = child_environment(
+            self._spec, found.python, cpu=found.cpu, parent=os.environ
+        )
+        try:
+            await self._spawn(command, environment)
+            async with asyncio.timeout(self._spec.start_timeout_seconds):
+                await self._until_ready()
+        except TimeoutError as error:
+            await self.stop()
+            raise EngineStartError(
+                f"engine: not ready after {self._spec.start_timeout_seconds:.0f} "
+                f"seconds{self._last_words()}",
+                hint="raise engine.start_timeout_seconds, or look at engine.log",
+            ) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _prepare(self, report: Callable[[str], None]) -> None:
+        run_dir = self._spec.run_dir.absolute()
+        if not run_dir.is_dir() or run_dir.stat().st_mode & 0o077:
+            raise ConfigurationError(
+                f"engine: {run_dir} must be a folder that only its owner can enter",
+                hint=f"mkdir -m 700 {run_dir}",
+            )
+        for name in ("home", "tmp"):
+            (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        for path in (self.socket, self._refusal):
+            path.unlink(missing_ok=True)
+        _write_private(reference_path(self._spec), self._spec.reference)
+        self._log = EngineLog(run_dir / "engine.log", report)
+
+    @property
+    def _refusal(self) -> Path:
+        return reference_path(self._spec).with_name("refusal.json")
+
+    async def _spawn(self, command: list[str], environment: dict[str, str]) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            str(Path(keeper.__file__)),
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=self._spec.run_dir,
+            env=environment,
+            # Else a Ctrl-C in the gateway's terminal reaches the engine as well, and
+            # requests that are being drained are cut.
+            start_new_session=True,
+        )
+        self._pump = asyncio.create_task(self._copy_output())
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        # The host's name is never resolved: the socket is the address.
+        self._client = httpx.AsyncClient(
+            transport=transport, base_url="http://engine", trust_env=False, timeout=35
+        )
+
+    async def _copy_output(self) -> None:
+        assert self._process is not None  # noqa: S101 - set by the caller
+        assert self._process.stdout is not None  # noqa: S101
+        assert self._log is not None  # noqa: S101
+        while data := await self._process.stdout.read(1 << 16):
+            # A full disk must not stop the pipe, which would stop the engine.
+            with contextlib.suppress(OSError):
+                self._log.feed(data)
+
+    async def _end_pump(self) -> None:
+        # The pipe ends with its last writer, and a process that hangs in a driver is
+        # one that can't be killed.
+        if self._pump is not None:
+            await asyncio.wait([self._pump], timeout=_DRAIN_SECONDS)
+            self._pump.cancel()
+
+    async def _until_ready(self) -> None:
+        while True:
+            # The file comes before the engine has ended; that takes it seconds.
+            if refusal := _read_refusal(self._refusal):
+                raise refusal
+            if self._process is None or self._process.returncode is not None:
+                raise await self._explain_exit()
+            try:
+                await self._get_evidence("A" * 16)
+            except httpx.TransportError:
+                await asyncio.sleep(_POLL_SECONDS)
+            except httpx.HTTPStatusError as error:
+                # vLLM only logs a plug-in that does not load, and serves without it.
+                raise EngineStartError(
+                    "engine: serves, but its plug-in gives no evidence: HTTP status "
+                    f"{error.response.status_code}",
+                    hint="look for attested_evidence in engine.log",
+                ) from error
+            else:
+                return
+
+    async def _explain_exit(self) -> Exception:
+        await self._end_pump()
+        if refusal := _read_refusal(self._refusal):
+            return refusal
+        code = None if self._process is None else self._process.returncode
+        return EngineStartError(
+            f"engine: ended with exit code {code} before it was ready"
+            f"{self._last_words()}",
+            hint="the whole output is in engine.log in the run folder",
+        )
+
+    def _last_words(self) -> str:
+        # Nothing was asked yet, so that no prompt can be in here.
+        lines = self._log.tail if self._log else ()
+        return "; its last lines were:\n" + "\n".join(lines) if lines else ""
+
+    async def evidence(self, nonce: str) -> dict[str, Any]:
+        """The plug-in's report, with this nonce in it.
+
+        Args:
+            nonce: 8 to 128 of `A-Z a-z 0-9 _ -`.
+
+        Raises:
+            EngineDiedError: the engine ended or does not answer within 35 s.
+            FormatError: the answer is no strict JSON object below 4 MiB, or has
+                another nonce.
+        """
+        try:
+            evidence = await self._get_evidence(nonce)
+        except httpx.HTTPError as error:
+            raise EngineDiedError(
+                f"engine: gives no evidence: {type(error).__name__}",
+                hint="look at engine.log; the gateway has to be started again",
+            ) from error
+        if evidence.get("nonce") != nonce:
+            raise FormatError("engine: the evidence has another nonce")
+        return evidence
+
+    async def _get_evidence(self, nonce: str) -> dict[str, Any]:
+        if self._client is None:
+            raise EngineDiedError("engine: not started")
+        data = bytearray()
+        async with self._client.stream(
+            "GET", "/attest/evidence", params={"nonce": nonce}
+        ) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) > _MAX_EVIDENCE_BYTES:
+                    break  # read_object refuses it
+        return read_object(bytes(data), max_bytes=_MAX_EVIDENCE_BYTES)
+
+    async def wait(self) -> int:
+        """Return the exit code once the engine has ended: 128 + n after signal n.
+
+        When the API server has ended, its other processes are gone before this returns.
+
+        Raises:
+            EngineDiedError: it was not started.
+        """
+        if self._process is None:
+            raise EngineDiedError("engine: not started")
+        code = await self._process.wait()
+        self._kill_group(code)
+        return code
+
+    def _kill_group(self, code: int) -> None:
+        # Only where the keeper was killed is anything left; after an ordinary exit its
+        # number might already be another's.
+        if code < 0 and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def stop(self, *, grace_seconds: float = 6) -> None:
+        """End the engine and every process of it, and remove its socket.
+
+        Args:
+            grace_seconds: between SIGTERM and SIGKILL.
+        """
+        if self._client is not None:
+            await self._client.aclose()
+        if self._process is not None:
+            await self._end(self._process, grace_seconds)
+        await self._end_pump()
+        if self._log is not None:
+            self._log.close()
+        self.socket.unlink(missing_ok=True)
+
+    async def _end(
+        self, process: asyncio.subprocess.Process, grace_seconds: float
+    ) -> None:
+        assert process.stdin is not None  # noqa: S101 - asked for in _spawn
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(str(grace_seconds).encode())
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(grace_seconds + _KEEPER_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        self._kill_group(process.returncode or 0)
