@@ -156,7 +156,8 @@ class _Run:
             raise VerificationError("key is not certified for this manifest")
         if self.claims["iss"] != self.certified.claims["sub"]:
             raise VerificationError("refusal is of another gateway")
-        return f"{self.claims['iss']} refused: {self.claims['code']}"
+        code, reason = self.claims["code"], self.claims["reason"]
+        return f"{self.claims['iss']} refused, {code}: {reason}"
 
     def freshness(self) -> str:
         age = self.at - self.claims["iat"]

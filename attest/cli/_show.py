@@ -13,7 +13,7 @@ from attest.manifest import Manifest
 
 __all__ = ["heat", "manifest_tree"]
 
-_BLOCKS = " ▁▂▃▄▅▆▇█"
+_BLOCKS = "·▁▂▃▄▅▆▇█"
 _MAX_ROWS = 64
 
 

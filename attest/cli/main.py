@@ -91,3 +91,7 @@ def _root(
 def main() -> None:
     """Run the command line of this process."""
     app(prog_name="attest")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""`attest verify`: answers, bundles and refusals, offline."""
+
+import json
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from attest.bundle import MAX_BUNDLE, MEDIA_TYPE, Bundle
+from attest.canonical import read_object
+from attest.cli._read import (
+    AuthorityOption,
+    PolicyOption,
+    now,
+    read_input,
+    read_policy,
+)
+from attest.cli._run import Answer, command, new_app
+from attest.cli._verdict import verdict_answer
+from attest.delivery import split_stream
+from attest.envelope import MAX_ENVELOPE
+from attest.errors import FormatError
+from attest.refusal import MAX_RECORD, verify_refusal
+from attest.verify import verify
+
+__all__ = ["app"]
+
+app = new_app("Verify answers, bundles and refusals.")
+
+MAX_BODY = 64 * 1024 * 1024
+
+_ANSWER_LIMITS = (
+    "that the answer is true, safe or useful, or obeys the constitution",
+    "that the training's own account of itself is true",
+)
+_REFUSAL_LIMITS = (
+    "that the reason is right: it is the gateway's word",
+    "that nobody started another gateway afterwards",
+)
+
+NonceOption = Annotated[
+    str, typer.Option(help="What you sent as Attestation-Nonce.", show_default=False)
+]
+AudienceOption = Annotated[
+    str, typer.Option(help="What `aud` must be.", show_default=False)
+]
+
+
+@command(app)
+def response(  # noqa: PLR0913  # one parameter per option
+    *,
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="The attestation, or -. Default: the one in the stream's comment.",
+        ),
+    ] = "",
+    endorsements: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="What /.well-known/attestation gave."),
+    ],
+    request: Annotated[
+        str, typer.Option(metavar="FILE", help="The exact body that you sent.")
+    ],
+    response: Annotated[
+        str, typer.Option(metavar="FILE", help="The exact body that you got.")
+    ],
+    authority: AuthorityOption | None = None,
+    policy: PolicyOption = "",
+    nonce: NonceOption = "",
+    audience: AudienceOption = "",
+) -> Answer:
+    """Verify one answer from the files that a client kept."""
+    demands = read_policy(authority or (), policy)
+    body = read_input(response, max_bytes=MAX_BODY)
+    bundle = _assembled(
+        _token(token, body), read_input(endorsements, max_bytes=2 * MAX_ENVELOPE)
+    )
+    bundle = replace(
+        bundle, request=read_input(request, max_bytes=MAX_BODY), response=body
+    )
+    verdict = verify(
+        bundle, demands, at=now(), nonce=nonce or None, audience=audience or None
+    )
+    return verdict_answer(verdict, _ANSWER_LIMITS)
+
+
+@command(app)
+def bundle(  # noqa: PLR0913  # one parameter per option
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A bundle, or -.", show_default=False)
+    ],
+    *,
+    authority: AuthorityOption | None = None,
+    policy: PolicyOption = "",
+    request: Annotated[
+        str, typer.Option(metavar="FILE", help="The exact body that was sent.")
+    ] = "",
+    response: Annotated[
+        str, typer.Option(metavar="FILE", help="The exact body that was received.")
+    ] = "",
+    nonce: NonceOption = "",
+    audience: AudienceOption = "",
+) -> Answer:
+    """Verify a bundle. Bodies given here take the place of those in the bundle."""
+    demands = read_policy(authority or (), policy)
+    evidence = Bundle.loads(read_input(file, max_bytes=MAX_BUNDLE))
+    if request:
+        body = read_input(request, max_bytes=MAX_BODY)
+        evidence = replace(evidence, request=body)
+    if response:
+        body = read_input(response, max_bytes=MAX_BODY)
+        evidence = replace(evidence, response=body)
+    verdict = verify(
+        evidence, demands, at=now(), nonce=nonce or None, audience=audience or None
+    )
+    return verdict_answer(verdict, _ANSWER_LIMITS)
+
+
+@command(app)
+def refusal(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="A refusal record, or -.", show_default=False
+        ),
+    ],
+    *,
+    authority: AuthorityOption | None = None,
+    policy: PolicyOption = "",
+) -> Answer:
+    """Verify that a certified gateway refused to start, and show its reason."""
+    demands = read_policy(authority or (), policy)
+    verdict = verify_refusal(read_input(file, max_bytes=MAX_RECORD), demands, at=now())
+    return verdict_answer(verdict, _REFUSAL_LIMITS)
+
+
+def _token(path: str, body: bytes) -> str:
+    if path:
+        data = read_input(path).strip()
+    else:
+        found = split_stream(body)[1]
+        if found is None:
+            raise typer.BadParameter(
+                "give --token: the response is no stream with an attestation in it"
+            )
+        return found
+    if not data.isascii():
+        raise FormatError("token: holds a character that no token has")
+    return data.decode("ascii")
+
+
+def _assembled(token: str, endorsements: bytes) -> Bundle:
+    """The bundle of a token and what the gateway's well-known path gives."""
+    value = read_object(endorsements, max_bytes=2 * MAX_ENVELOPE)
+    members = {
+        name: value.get(name) for name in ("keyCertificates", "bootRecord", "manifest")
+    }
+    return Bundle.loads(
+        json.dumps({"mediaType": MEDIA_TYPE, "token": token, **members}).encode()
+    )
