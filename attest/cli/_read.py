@@ -26,7 +26,7 @@ __all__ = [
 _MAX_SMALL_FILE = 1024 * 1024
 
 AuthorityOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         metavar="FILE",
         help="Public key of a training authority that you trust; repeatable.",
@@ -34,7 +34,9 @@ AuthorityOption = Annotated[
 ]
 PolicyOption = Annotated[
     str,
-    typer.Option(metavar="FILE", help="What you demand, as JSON; see the reference."),
+    typer.Option(
+        metavar="FILE", help="What you demand, as JSON: see docs/reference.md."
+    ),
 ]
 
 
@@ -102,11 +104,13 @@ def read_public_key(path: str) -> PublicKey:
         ) from error
 
 
-def read_policy(authorities: Sequence[str], policy: str, threshold: int = 1) -> Policy:
+def read_policy(
+    authorities: Sequence[str] | None, policy: str = "", *, threshold: int = 1
+) -> Policy:
     """The policy in a file, or the strict default for some authorities."""
     if bool(authorities) == bool(policy):
         raise typer.BadParameter("give either --authority or --policy")
     if policy:
         return Policy.from_json(read_input(policy))
-    keys = tuple(map(read_public_key, authorities))
+    keys = tuple(map(read_public_key, authorities or ()))
     return Policy(authorities=keys, threshold=threshold)

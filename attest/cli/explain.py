@@ -64,5 +64,7 @@ def _text(document: Document) -> str:
 def _value(row: Row) -> str:
     if row.name in _TIMES and isinstance(row.value, int):
         return f"{row.value} ({moment(row.value)})"
+    if row.name == "_sd" and isinstance(row.value, list):
+        return f"{len(row.value)} digests"
     # Digests are for machines, who read JSON; the words around them are for people.
     return _DIGEST.sub(r"\1…", shortened(row.value, 400))

@@ -66,7 +66,12 @@ def sign(  # noqa: PLR0913  # one parameter per option
             help="Public key that may certify gateways; repeatable.",
         ),
     ] = None,
-    valid_days: Annotated[int, typer.Option(min=1, max=MAX_VALID_DAYS)] = 365,
+    valid_days: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MAX_VALID_DAYS, help="How long, for delegates too, from now on."
+        ),
+    ] = 365,
     free_sharding: Annotated[
         bool,
         typer.Option(
@@ -161,7 +166,7 @@ def verify(  # noqa: PLR0913  # one parameter per option
     at: AtOption = None,
 ) -> Answer:
     """Check who signed a manifest, whether it is valid, and whether weights are its."""
-    policy = read_policy(authority, "", threshold)
+    policy = read_policy(authority, threshold=threshold)
     envelope = read_input(file, max_bytes=MAX_ENVELOPE)
     manifest = open_manifest(envelope, policy.authorities, threshold=threshold)
     manifest.check_validity(now() if at is None else at)

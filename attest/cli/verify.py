@@ -66,13 +66,13 @@ def response(  # noqa: PLR0913  # one parameter per option
     response: Annotated[
         str, typer.Option(metavar="FILE", help="The exact body that you got.")
     ],
-    authority: AuthorityOption | None = None,
+    authority: AuthorityOption = None,
     policy: PolicyOption = "",
     nonce: NonceOption = "",
     audience: AudienceOption = "",
 ) -> Answer:
     """Verify one answer from the files that a client kept."""
-    demands = read_policy(authority or (), policy)
+    demands = read_policy(authority, policy)
     body = read_input(response, max_bytes=MAX_BODY)
     bundle = _assembled(
         _token(token, body), read_input(endorsements, max_bytes=2 * MAX_ENVELOPE)
@@ -92,7 +92,7 @@ def bundle(  # noqa: PLR0913  # one parameter per option
         str, typer.Argument(metavar="FILE", help="A bundle, or -.", show_default=False)
     ],
     *,
-    authority: AuthorityOption | None = None,
+    authority: AuthorityOption = None,
     policy: PolicyOption = "",
     request: Annotated[
         str, typer.Option(metavar="FILE", help="The exact body that was sent.")
@@ -104,7 +104,7 @@ def bundle(  # noqa: PLR0913  # one parameter per option
     audience: AudienceOption = "",
 ) -> Answer:
     """Verify a bundle. Bodies given here take the place of those in the bundle."""
-    demands = read_policy(authority or (), policy)
+    demands = read_policy(authority, policy)
     evidence = Bundle.loads(read_input(file, max_bytes=MAX_BUNDLE))
     if request:
         body = read_input(request, max_bytes=MAX_BODY)
@@ -127,11 +127,11 @@ def refusal(
         ),
     ],
     *,
-    authority: AuthorityOption | None = None,
+    authority: AuthorityOption = None,
     policy: PolicyOption = "",
 ) -> Answer:
     """Verify that a certified gateway refused to start, and show its reason."""
-    demands = read_policy(authority or (), policy)
+    demands = read_policy(authority, policy)
     verdict = verify_refusal(read_input(file, max_bytes=MAX_RECORD), demands, at=now())
     return verdict_answer(verdict, _REFUSAL_LIMITS)
 
