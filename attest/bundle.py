@@ -8,17 +8,52 @@ bodies, leaves them out.
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attest.canonical import read_object
 from attest.errors import FormatError, UnsupportedVersionError
 
-__all__ = ["MAX_BUNDLE", "MEDIA_TYPE", "Bundle"]
+__all__ = ["MAX_BUNDLE", "MEDIA_TYPE", "Bundle", "Endorsements"]
 
 MEDIA_TYPE = "application/vnd.attest-gateway.bundle.v1+json"
 MAX_BUNDLE = 160 * 1024 * 1024
 _MAX_CERTIFICATES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endorsements:
+    """What all tokens of one boot rest on, as a gateway serves it.
+
+    Nothing in it has been verified. The attributes are those of `Bundle`.
+    """
+
+    key_certificates: tuple[str, ...]
+    boot_record: str
+    manifest: bytes
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Endorsements":
+        """Read the members keyCertificates, bootRecord and manifest.
+
+        Raises:
+            FormatError: one is missing, of the wrong type, or there are too many keys.
+        """
+        match value:
+            case {
+                "keyCertificates": list(certificates),
+                "bootRecord": str(boot_record),
+                "manifest": dict(manifest),
+            } if 0 < len(certificates) <= _MAX_CERTIFICATES and all(
+                isinstance(item, str) for item in certificates
+            ):
+                return cls(
+                    key_certificates=tuple(certificates),
+                    boot_record=boot_record,
+                    manifest=json.dumps(manifest).encode(),
+                )
+        raise FormatError("bundle: expected keyCertificates, bootRecord and manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +68,8 @@ class Bundle:
         request: the exact request body, if at hand.
         response: the exact response body as received, with or without the attestation
             comment of a stream, if at hand.
+        response_digest: digest of the response without that comment, from a holder that
+            hashed it as it passed and kept nothing. It is not written to the file.
     """
 
     token: str
@@ -41,6 +78,26 @@ class Bundle:
     manifest: bytes
     request: bytes | None = None
     response: bytes | None = None
+    response_digest: str | None = None
+
+    @classmethod
+    def of(cls, token: str, endorsements: Endorsements) -> "Bundle":
+        """The evidence about one answer, without its content."""
+        return cls(
+            token=token,
+            key_certificates=endorsements.key_certificates,
+            boot_record=endorsements.boot_record,
+            manifest=endorsements.manifest,
+        )
+
+    @property
+    def endorsements(self) -> Endorsements:
+        """All but token and content."""
+        return Endorsements(
+            key_certificates=self.key_certificates,
+            boot_record=self.boot_record,
+            manifest=self.manifest,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
@@ -74,25 +131,13 @@ class Bundle:
                 f"bundle: mediaType is not {MEDIA_TYPE}",
                 hint="upgrade: pip install --upgrade attest-gateway",
             )
-        match value:
-            case {
-                "token": str(token),
-                "keyCertificates": list(certificates),
-                "bootRecord": str(boot_record),
-                "manifest": dict(manifest),
-            } if 0 < len(certificates) <= _MAX_CERTIFICATES and all(
-                isinstance(item, str) for item in certificates
-            ):
-                return cls(
-                    token=token,
-                    key_certificates=tuple(certificates),
-                    boot_record=boot_record,
-                    manifest=json.dumps(manifest).encode(),
-                    request=_body(value, "request"),
-                    response=_body(value, "response"),
-                )
-        raise FormatError(
-            "bundle: expected token, keyCertificates, bootRecord and manifest"
+        token = value.get("token")
+        if not isinstance(token, str):
+            raise FormatError("bundle: token must be a string")
+        return replace(
+            cls.of(token, Endorsements.from_json(value)),
+            request=_body(value, "request"),
+            response=_body(value, "response"),
         )
 
 
