@@ -6,7 +6,7 @@ client gets what the digest is about.
 """
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from gateway.errors import UpstreamError
 from gateway.upstream import UpstreamResponse
@@ -20,7 +20,7 @@ _GZIP_OR_ZLIB = 47
 _DAMAGED = "the engine's compressed answer is damaged"
 
 
-def identity(response: UpstreamResponse) -> AsyncIterator[bytes]:
+def identity(response: UpstreamResponse) -> AsyncGenerator[bytes]:
     """The body without its content coding, piece by piece.
 
     Raises:
@@ -35,7 +35,7 @@ def identity(response: UpstreamResponse) -> AsyncIterator[bytes]:
     raise UpstreamError("the engine sent a content coding that it was not asked for")
 
 
-async def _inflate(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _inflate(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
     async for chunk in chunks:
         rest, full = chunk, True

@@ -71,6 +71,9 @@ class Sealed:
 class Sealer(Protocol):
     """Signs exchanges and keeps what it signed."""
 
+    def opened(self, attestation_id: str) -> None:
+        """Note that an id was given out whose attestation is still to come."""
+
     async def seal(self, exchange: Exchange) -> Sealed:
         """Sign and store one; the token is durable before this returns.
 

@@ -14,6 +14,7 @@ from gateway.errors import RequestError
 
 __all__ = [
     "Fields",
+    "authorization",
     "check_body_headers",
     "nonce",
     "request_id",
@@ -45,6 +46,12 @@ def request_id(fields: Fields) -> str:
         if _REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
     return secrets.token_hex(16)
+
+
+def authorization(fields: Fields) -> bytes | None:
+    """The `Authorization` header; None where it is missing or there are two."""
+    values = _all(fields, "authorization")
+    return values[0] if len(values) == 1 else None
 
 
 def nonce(fields: Fields) -> str | None:

@@ -1,16 +1,15 @@
-"""The connection to the engine: one narrow interface, and httpx2 behind it.
+"""The connection to the engine: one narrow interface, and httpx behind it.
 
 The transport is used without a client around it. A client would follow redirects, keep
 cookies, read proxy settings from the environment and ask for compressed answers; none
 of that may happen between an engine and its attestation.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
-import httpx2
-
 from gateway.errors import UpstreamDownError, UpstreamError
+from gateway.http import httpx
 
 __all__ = ["HttpUpstream", "Upstream", "UpstreamResponse"]
 
@@ -35,7 +34,7 @@ class UpstreamResponse(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Header fields, names in lower case; of a repeated one the last."""
 
-    def aiter_raw(self) -> AsyncIterator[bytes]:
+    def aiter_raw(self) -> AsyncGenerator[bytes]:
         """The body as it arrives, with whatever content coding it has.
 
         Raises:
@@ -64,7 +63,7 @@ class Upstream(Protocol):
 
 
 class _HttpResponse:
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         self._response = response
         self._headers = {
             name.decode("ascii").lower(): value.decode("latin-1")
@@ -79,12 +78,12 @@ class _HttpResponse:
     def headers(self) -> Mapping[str, str]:
         return self._headers
 
-    async def aiter_raw(self) -> AsyncIterator[bytes]:
-        stream = cast("httpx2.AsyncByteStream", self._response.stream)
+    async def aiter_raw(self) -> AsyncGenerator[bytes]:
+        stream = cast("httpx.AsyncByteStream", self._response.stream)
         try:
             async for chunk in stream:
                 yield chunk
-        except httpx2.TransportError as error:
+        except httpx.TransportError as error:
             raise _broken(error) from None
 
     async def aclose(self) -> None:
@@ -112,10 +111,10 @@ class HttpUpstream:
             "write": _WRITE_SECONDS,
             "pool": None,
         }
-        self._transport = httpx2.AsyncHTTPTransport(
+        self._transport = httpx.AsyncHTTPTransport(
             uds=uds,
             trust_env=False,
-            limits=httpx2.Limits(
+            limits=httpx.Limits(
                 max_connections=None,
                 max_keepalive_connections=None,
                 keepalive_expiry=_KEEPALIVE_SECONDS,
@@ -135,12 +134,12 @@ class HttpUpstream:
             request = self._request(method, path, headers, body, connects)
             try:
                 response = await self._transport.handle_async_request(request)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            except (httpx.ConnectError, httpx.ConnectTimeout):
                 raise UpstreamDownError(
                     "the engine takes no connection",
                     headers=(("retry-after", "5"),),
                 ) from None
-            except httpx2.TransportError as error:
+            except httpx.TransportError as error:
                 reused = not connects
                 if reused and attempt == 1 and not _timed_out(error):
                     continue
@@ -155,12 +154,12 @@ class HttpUpstream:
         headers: Mapping[str, str],
         body: bytes,
         connects: list[str],
-    ) -> httpx2.Request:
+    ) -> httpx.Request:
         async def trace(event: str, _: Mapping[str, Any]) -> None:
             if event.startswith("connection.connect_"):
                 connects.append(event)
 
-        return httpx2.Request(
+        return httpx.Request(
             method,
             self._base_url + path,
             headers=headers,
@@ -173,11 +172,11 @@ class HttpUpstream:
         await self._transport.aclose()
 
 
-def _timed_out(error: httpx2.TransportError) -> bool:
-    return isinstance(error, httpx2.TimeoutException)
+def _timed_out(error: httpx.TransportError) -> bool:
+    return isinstance(error, httpx.TimeoutException)
 
 
-def _broken(error: httpx2.TransportError) -> UpstreamError:
+def _broken(error: httpx.TransportError) -> UpstreamError:
     # The class of the error says enough; its text may quote what the engine sent.
     if _timed_out(error):
         return UpstreamError("the engine did not answer in time", status=504)

@@ -1,0 +1,274 @@
+"""One attested call, from the parsed request to the last byte of its answer."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from attest.claims import Outcome
+from attest.delivery import ATTESTATION_HEADER, MAX_HEADER
+from attest.digests import digest
+from attest.errors import AttestError, FormatError
+from attest.transcript import MAX_BODY, Transcript
+from gateway.asgi import (
+    Receive,
+    Send,
+    completed,
+    send_body,
+    send_chunk,
+    send_error,
+    start_stream,
+)
+from gateway.coding import identity
+from gateway.dialects import error_body
+from gateway.errors import HttpError, SealError, UpstreamError
+from gateway.exchange import Exchange, Sealed
+from gateway.headers import Fields, response_fields, upstream_headers
+from gateway.logs import log
+from gateway.state import AppState
+from gateway.stream import StreamRelay
+from gateway.upstream import UpstreamResponse
+
+__all__ = ["Call", "read_limited"]
+
+# What nginx writes where the client left before there was an answer.
+_CLIENT_CLOSED = 499
+# An engine closes its answer right after the terminal event; one that does not loses
+# its connection.
+_DRAIN_SECONDS = 1.0
+_STREAM_FIELDS = (
+    # Proxies may neither compress nor gather what is hashed and streamed.
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+async def read_limited(chunks: AsyncGenerator[bytes], max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        UpstreamError: it is larger than `max_bytes`, or broke off.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise UpstreamError(f"the engine's answer is larger than {max_bytes} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One call. `run` serves it to its end, `refuse` ends it without the engine."""
+
+    state: AppState
+    exchange: Exchange
+    send: Send
+    fields: Fields = ()
+    path: str = ""
+    comment: bool = True
+    _response: UpstreamResponse | None = None
+    _chunks: AsyncGenerator[bytes] | None = None
+    _relay: StreamRelay | None = None
+    _body: bytes = b""
+    _failure: HttpError | None = None
+
+    async def run(self, receive: Receive) -> None:
+        """Ask the engine, pass its answer on, have it sealed."""
+        try:
+            if not await completed(asyncio.create_task(self._fetch()), receive):
+                await self._record_disconnect()
+            elif self._relay is not None:
+                await self._end_stream(self._relay)
+            elif self._failure is not None:
+                await self.refuse(self._failure)
+            else:
+                await self._answer()
+        finally:
+            await self._release()
+
+    async def refuse(self, error: HttpError) -> None:
+        """Answer with an error, attested."""
+        exchange = self.exchange
+        body = error_body(error, exchange.dialect)
+        exchange.status = error.status
+        exchange.outcome = (
+            Outcome.UPSTREAM_ERROR
+            if isinstance(error, UpstreamError)
+            else Outcome.REFUSED
+        )
+        try:
+            sealed = await self._seal_body(body)
+        except SealError as seal_error:
+            await self._send_unattested(seal_error)
+            return
+        await send_error(self.send, error, body, self._attested_fields(sealed))
+
+    # Asking the engine. This part is cancelled when the client leaves.
+
+    async def _fetch(self) -> None:
+        try:
+            self._response = await self.state.require_engine().open(
+                "POST",
+                self.path,
+                headers=upstream_headers(self.fields, self.exchange.request_id),
+                body=self.exchange.forwarded,
+            )
+            self._chunks = identity(self._response)
+            kind = self._response.headers.get("content-type", "")
+            if kind.lower().startswith("text/event-stream"):
+                await self._stream(self._response, self._chunks)
+            else:
+                self._body = await read_limited(self._chunks, MAX_BODY)
+        except HttpError as error:
+            log.warning(
+                "upstream_failed",
+                code=error.code,
+                status=error.status,
+                request_id=self.exchange.request_id,
+            )
+            self._failure = error
+
+    async def _stream(
+        self, response: UpstreamResponse, chunks: AsyncGenerator[bytes]
+    ) -> None:
+        exchange = self.exchange
+        exchange.stream, exchange.status = True, response.status
+        exchange.transcript = self._transcript()
+        relay = StreamRelay(exchange.transcript, exchange.dialect)
+        self._relay = relay
+        self.state.require_serving().sealer.opened(exchange.id)
+        head = response_fields(
+            response.headers,
+            request_id=exchange.request_id,
+            attestation_id=exchange.id,
+        )
+        await start_stream(self.send, response.status, [*head, *_STREAM_FIELDS])
+        async for chunk in chunks:
+            try:
+                out = relay.feed(chunk)
+            except FormatError:
+                exchange.transcript.malformed = True
+                raise UpstreamError("the engine sent an event beyond bounds") from None
+            if out:
+                await send_chunk(self.send, out)
+            relay.account()
+            if relay.ended:
+                return
+
+    # Ending. Nothing here is cancelled: what was said to a client goes on record.
+
+    async def _answer(self) -> None:
+        response, exchange, body = self._response, self.exchange, self._body
+        assert response is not None  # noqa: S101  # _fetch ended without a failure
+        exchange.status = response.status
+        if response.status < 400:
+            exchange.transcript = self._transcript()
+            exchange.transcript.feed_body(body)
+        exchange.outcome = self._outcome()
+        try:
+            sealed = await self._seal_body(body)
+        except SealError as error:
+            await self._send_unattested(error)
+            return
+        fields = self._attested_fields(sealed, response)
+        await send_body(self.send, response.status, fields, body)
+
+    async def _end_stream(self, relay: StreamRelay) -> None:
+        broken = self._failure is not None
+        relay.account()
+        rest = relay.finish(broken=broken)
+        if rest:
+            with suppress(OSError):
+                await send_chunk(self.send, rest)
+        self.exchange.outcome = self._outcome()
+        try:
+            sealed = await self._seal_stream(relay)
+        except SealError:
+            # Without its terminal event and without an end no client takes the answer
+            # for whole; the server closes the connection.
+            return
+        closing = relay.closing(sealed.token if self.comment else None)
+        # Where the engine broke off, so do we: an end in good order would be a lie.
+        await send_chunk(self.send, closing, more=broken)
+
+    async def _record_disconnect(self) -> None:
+        self.exchange.outcome = Outcome.CLIENT_DISCONNECTED
+        with suppress(SealError):
+            if self._relay is not None:
+                self._relay.account()
+                await self._seal_stream(self._relay)
+            else:
+                self.exchange.status = _CLIENT_CLOSED
+                await self._seal_body(b"")
+
+    async def _release(self) -> None:
+        if self._chunks is not None:
+            if self._relay is not None and self._relay.ended:
+                with suppress(TimeoutError, UpstreamError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        async for _ in self._chunks:
+                            pass
+            await self._chunks.aclose()
+        if self._response is not None:
+            await self._response.aclose()
+
+    def _transcript(self) -> Transcript:
+        return Transcript(
+            self.exchange.dialect,
+            expected_choices=self.exchange.facts.expected_choices,
+        )
+
+    def _outcome(self) -> Outcome:
+        transcript, status = self.exchange.transcript, self.exchange.status
+        if self._failure is not None:
+            malformed = transcript is not None and transcript.malformed
+            return Outcome.UPSTREAM_MALFORMED if malformed else Outcome.UPSTREAM_ERROR
+        if transcript is not None and status < 400:
+            return transcript.outcome()
+        # 503 is how an engine says that it is full or asleep.
+        refused = status < 500 or status == 503
+        return Outcome.REFUSED if refused else Outcome.UPSTREAM_ERROR
+
+    async def _seal_body(self, body: bytes) -> Sealed:
+        self.exchange.content_digest = digest(body)
+        self.exchange.content_bytes = len(body)
+        return await self._seal()
+
+    async def _seal_stream(self, relay: StreamRelay) -> Sealed:
+        self.exchange.content_digest = relay.content_digest
+        self.exchange.content_bytes = relay.content_bytes
+        return await self._seal()
+
+    async def _seal(self) -> Sealed:
+        self.exchange.ended_at = self.state.clock()
+        try:
+            return await self.state.require_serving().sealer.seal(self.exchange)
+        except AttestError as error:
+            log.error("seal_failed", code=error.code, attestation_id=self.exchange.id)
+            raise SealError(
+                "the answer could not be attested, so it is withheld"
+            ) from error
+
+    async def _send_unattested(self, error: SealError) -> None:
+        fields = response_fields(
+            {}, request_id=self.exchange.request_id, attestation_id=None
+        )
+        body = error_body(error, self.exchange.dialect)
+        await send_error(self.send, error, body, fields)
+
+    def _attested_fields(
+        self, sealed: Sealed, response: UpstreamResponse | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        fields = response_fields(
+            {} if response is None else response.headers,
+            request_id=self.exchange.request_id,
+            attestation_id=sealed.id,
+        )
+        # One that is too long for a header is fetched by its id, never cut.
+        if len(sealed.token) <= MAX_HEADER:
+            name = ATTESTATION_HEADER.encode("ascii")
+            fields.append((name, sealed.token.encode("ascii")))
+        return fields

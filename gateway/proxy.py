@@ -1,0 +1,180 @@
+"""The two ways a request is served: attested, or passed on.
+
+In order: path and method, API key, a free slot; for an attested request then the body,
+strict JSON and its facts, and the engine. From the moment its body is there, whatever
+it is answered is attested, refusals too.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+
+from attest.canonical import read_object
+from attest.dialects import Dialect
+from attest.errors import FormatError
+from attest.request import RequestFacts, request_facts
+from gateway import headers
+from gateway.asgi import (
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_body,
+    send_error,
+)
+from gateway.call import Call, read_limited
+from gateway.coding import identity
+from gateway.dialects import error_body
+from gateway.endpoints import Endpoint, refusal
+from gateway.errors import HttpError, RequestError
+from gateway.exchange import Exchange
+from gateway.state import AppState
+
+__all__ = ["AttestedEndpoint", "NotServed", "PassedEndpoint"]
+
+# Parsing a megabyte takes some 20 ms; more than this leaves the event loop.
+_LARGE = 256 * 1024
+_MAX_PASSED = 4 * 1024 * 1024
+_MANIFEST_HEADER = b"attestation-manifest"
+
+
+def _target(scope: Scope) -> str:
+    """The path as the client wrote it, so that an encoded one is not its plain twin."""
+    raw = scope.get("raw_path")
+    return raw.decode("latin-1") if raw else str(scope["path"])
+
+
+class _Endpoint(ABC):
+    """What both kinds do first."""
+
+    def __init__(self, endpoint: Endpoint, state: AppState) -> None:
+        self._endpoint = endpoint
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = headers.request_id(scope["headers"])
+        try:
+            self._admit(scope)
+            with self._state.slot():
+                await self._serve(scope, receive, send, request_id)
+        except (ClientGoneError, OSError):
+            # Servers that tell at all that the client left tell it as an OSError.
+            return
+        except HttpError as error:
+            await _send_plain_error(send, error, self._endpoint.dialect, request_id)
+
+    def _admit(self, scope: Scope) -> None:
+        endpoint = self._endpoint
+        target = _target(scope)
+        if target != endpoint.path:
+            raise refusal(target)
+        if scope["method"] != endpoint.method:
+            raise RequestError(
+                f"this path is served for {endpoint.method} only",
+                status=405,
+                headers=(("allow", endpoint.method),),
+            )
+        self._state.api_keys.check(headers.authorization(scope["headers"]))
+        self._state.require_serving()
+
+    @abstractmethod
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None: ...
+
+
+class AttestedEndpoint(_Endpoint):
+    """An ASGI application for one attested row of the table."""
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        fields, dialect = scope["headers"], self._endpoint.dialect
+        assert dialect is not None  # noqa: S101  # every attested row has one
+        headers.check_body_headers(fields)
+        body = await read_body(
+            scope, receive, max_bytes=self._state.limits.max_body_bytes
+        )
+        exchange = Exchange(
+            request_id=request_id, dialect=dialect, received=body, forwarded=body
+        )
+        call = Call(
+            state=self._state,
+            exchange=exchange,
+            send=send,
+            fields=fields,
+            path=self._endpoint.path,
+        )
+        try:
+            exchange.nonce = headers.nonce(fields)
+            call.comment = headers.wants_comment(fields)
+            exchange.facts = await _facts(body, dialect)
+        except HttpError as error:
+            await call.refuse(error)
+            return
+        await call.run(receive)
+
+
+class PassedEndpoint(_Endpoint):
+    """An ASGI application for a row that is passed on without an attestation.
+
+    The answer names the manifest that this gateway serves, unsigned.
+    """
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        del receive
+        serving = self._state.require_serving()
+        response = await self._state.require_engine().open(
+            self._endpoint.method,
+            self._endpoint.path,
+            headers=headers.upstream_headers(scope["headers"], request_id),
+            body=b"",
+        )
+        try:
+            body = await read_limited(identity(response), _MAX_PASSED)
+        finally:
+            await response.aclose()
+        fields = headers.response_fields(
+            response.headers, request_id=request_id, attestation_id=None
+        )
+        fields.append((_MANIFEST_HEADER, serving.manifest_digest.encode("ascii")))
+        await send_body(send, response.status, fields, body)
+
+
+class NotServed:
+    """The ASGI application for every path that no route has."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 or 404; no WebSocket is accepted."""
+        del receive
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        request_id = headers.request_id(scope["headers"])
+        await _send_plain_error(send, refusal(_target(scope)), None, request_id)
+
+
+async def _send_plain_error(
+    send: Send, error: HttpError, dialect: Dialect | None, request_id: str
+) -> None:
+    fields = headers.response_fields({}, request_id=request_id, attestation_id=None)
+    await send_error(send, error, error_body(error, dialect), fields)
+
+
+async def _facts(body: bytes, dialect: Dialect) -> RequestFacts:
+    if len(body) > _LARGE:
+        return await asyncio.to_thread(_read_facts, body, dialect)
+    return _read_facts(body, dialect)
+
+
+def _read_facts(body: bytes, dialect: Dialect) -> RequestFacts:
+    try:
+        value = read_object(body, max_bytes=len(body))
+    except FormatError as error:
+        raise RequestError(str(error)) from error
+    try:
+        return request_facts(value, dialect)
+    except FormatError as error:
+        raise RequestError(str(error), param=str(error).partition(":")[0]) from error

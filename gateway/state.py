@@ -1,0 +1,128 @@
+"""What every request sees of the process: its limits, its engine and its attester."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from gateway.attestations import Attester
+from gateway.auth import ApiKeys
+from gateway.errors import OverloadedError, UpstreamDownError
+from gateway.exchange import Sealer
+from gateway.settings import LimitSettings, Settings
+from gateway.upstream import HttpUpstream, Upstream
+
+__all__ = ["AppState", "Serving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What there is only once the start-up is through."""
+
+    upstream: Upstream
+    sealer: Sealer
+    manifest_digest: str
+
+
+@dataclass
+class AppState:
+    """State of one gateway process. Only the event loop's thread touches it.
+
+    Attributes:
+        progress: what is going on, in one line, for `/readyz`.
+        serving: None until the start-up is through.
+        attester: the sealer with its boot, for the evidence routes.
+        engine_alive: turns false once the engine ended; it never comes back.
+        in_flight: requests that are being served.
+        clock: seconds since the epoch.
+    """
+
+    limits: LimitSettings
+    api_keys: ApiKeys
+    progress: str = "starting"
+    serving: Serving | None = None
+    attester: Attester | None = None
+    engine_alive: bool = True
+    in_flight: int = 0
+    clock: Callable[[], float] = time.time
+
+    @classmethod
+    def starting(cls, settings: Settings) -> Self:
+        """The state before start-up.
+
+        Raises:
+            ConfigurationError: the file of API keys is unusable.
+        """
+        return cls(settings.limits, ApiKeys.read(settings.api_keys_file))
+
+    @property
+    def ready(self) -> bool:
+        """Whether answers can be had and attested."""
+        return self.serving is not None and self.engine_alive
+
+    def become_ready(self, attester: Attester, socket: Path) -> None:
+        """The start-up is through: serve, with the engine at this Unix socket."""
+        self.attester = attester
+        self.serving = Serving(
+            upstream=HttpUpstream(uds=str(socket)),
+            sealer=attester,
+            manifest_digest=attester.boot.manifest.digest,
+        )
+        self.progress = "ready"
+
+    def engine_died(self) -> None:
+        """The engine ended by itself: refuse from here on, attested."""
+        self.engine_alive = False
+        self.progress = "the engine has ended"
+
+    def require_serving(self) -> Serving:
+        """What is needed to serve.
+
+        Raises:
+            OverloadedError: the gateway is still starting (503).
+        """
+        if self.serving is None:
+            raise OverloadedError(
+                f"the gateway is not ready: {self.progress}",
+                hint="GET /readyz says how far it is",
+                status=503,
+                headers=(("retry-after", "5"),),
+            )
+        return self.serving
+
+    def require_engine(self) -> Upstream:
+        """The engine.
+
+        Raises:
+            OverloadedError: as `require_serving`.
+            UpstreamDownError: it has ended.
+        """
+        serving = self.require_serving()
+        if not self.engine_alive:
+            raise UpstreamDownError("the engine has ended")
+        return serving.upstream
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Count a request as in flight.
+
+        Raises:
+            OverloadedError: the limit is reached (429).
+        """
+        if self.in_flight >= self.limits.max_concurrency:
+            raise OverloadedError(
+                f"{self.limits.max_concurrency} requests are in flight already",
+                headers=(("retry-after", "1"),),
+            )
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    async def aclose(self) -> None:
+        """Close the connections to the engine."""
+        if self.serving is not None:
+            await self.serving.upstream.aclose()
