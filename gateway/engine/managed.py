@@ -31,6 +31,8 @@ _POLL_SECONDS = 0.25
 # Beyond the grace: what the keeper takes to kill and to let shared memory be removed.
 _KEEPER_SECONDS = 15
 _DRAIN_SECONDS = 5
+# An engine that never served has nothing to finish; it would wait for its workers.
+_FAILED_GRACE_SECONDS = 1.0
 
 
 def _write_private(path: Path, data: bytes) -> None:
@@ -118,14 +120,14 @@ class ManagedEngine:
             async with asyncio.timeout(self._spec.start_timeout_seconds):
                 await self._until_ready()
         except TimeoutError as error:
-            await self.stop()
+            await self.stop(grace_seconds=_FAILED_GRACE_SECONDS)
             raise EngineStartError(
                 f"engine: not ready after {self._spec.start_timeout_seconds:.0f} "
                 f"seconds{self._last_words()}",
                 hint="raise engine.start_timeout_seconds, or look at engine.log",
             ) from error
         except BaseException:
-            await self.stop()
+            await self.stop(grace_seconds=_FAILED_GRACE_SECONDS)
             raise
 
     def _prepare(self, report: Callable[[str], None]) -> None:

@@ -1,0 +1,40 @@
+"""Looking at other processes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["alive", "eventually", "group"]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[
+            0
+        ] not in {b"Z", b"X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def group(leader: int) -> set[int]:
+    """The living processes of a process group."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == leader and fields[0] not in {b"Z", b"X"}:
+            found.add(int(folder.name))
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    """Wait for the condition; False where it does not come in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
