@@ -1,0 +1,229 @@
+import copy
+import json
+
+import pytest
+from fakes.model import sign_directory
+from fakes.world import NOW
+
+from attest import tokens
+from attest.bundle import Bundle
+from attest.errors import (
+    ConfigurationError,
+    ExpiredError,
+    FormatError,
+    ManifestMismatchError,
+    SignatureError,
+)
+from attest.keys import PrivateKey
+from attest.signers.file import write_private_key
+from gateway.errors import EngineStartError, StartupRefusedError
+from gateway.serving import _FIXED
+from gateway.settings import load_settings
+from gateway.startup import Startup
+
+
+class FakeEngine:
+    """Answers as the plug-in would, and can be told to answer otherwise."""
+
+    def __init__(self, spec, change=None):
+        self.spec, self.change, self.stopped = spec, change, False
+        self.socket = spec.run_dir / "engine.sock"
+
+    async def start(self, on_progress=None):
+        on_progress("loading weights")
+        if isinstance(self.change, Exception):
+            raise self.change
+
+    async def evidence(self, nonce):
+        reference = json.loads(self.spec.reference)
+        count = len(reference["tensors"] or ())
+        state = copy.deepcopy(dict(_FIXED)) | {
+            "dtype": self.spec.dtype,
+            "quantization": None,
+            "chat_template_sha256": self.template,
+        }
+        found = {
+            "nonce": nonce,
+            "workers": [
+                {"started": 1, "loads": [{"root": reference["root"], "count": count}]}
+            ],
+            "serving_state": state,
+            "entry_points": {"vllm.general_plugins": [{"name": "attested"}]},
+            "routes": [],
+            "versions": {"vllm": "0.32.0"},
+        }
+        if self.change is not None:
+            self.change(found, self.spec)
+        return found
+
+    async def stop(self):
+        self.stopped = True
+
+
+@pytest.fixture
+def model(tmp_path):
+    return sign_directory(tmp_path / "model", now=NOW)
+
+
+@pytest.fixture
+def start(tmp_path, model):
+    """Makes a Startup; keeps its engine and its progress lines."""
+    write_private_key(tmp_path / "issuer.pem", model.issuer)
+    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+
+    class Started:
+        engine, lines, folder = None, [], run_dir
+
+        def make(self, *, change=None, now=NOW, **flags):
+            given = {
+                "model": model.root,
+                "authority": [tmp_path / "authority.pem"],
+                "signer": f"file:{tmp_path / 'issuer.pem'}",
+                **flags,
+            }
+
+            def engine(spec):
+                self.engine = FakeEngine(spec, change)
+                self.engine.template = model.manifest.predicate["runtime"][
+                    "chatTemplate"
+                ]
+                return self.engine
+
+            self.startup = Startup(
+                load_settings(given), lambda: now, self.lines.append, engine
+            )
+            self.startup.prepare()
+            return self.startup.run(run_dir)
+
+    return Started()
+
+
+async def test_honest_start(start, model):
+    boot, engine = await start.make()
+    assert boot.manifest.digest == model.manifest.digest
+    assert boot.weights.measured == "engine"
+    assert engine is start.engine
+    assert not engine.stopped
+    assert start.lines[0] == "checking the manifest"
+    assert "loading weights" in start.lines
+
+
+async def test_engine_is_told_every_tensor(start, model):
+    await start.make()
+    reference = json.loads(start.engine.spec.reference)
+    assert reference["root"] == model.manifest.tensor_root
+    assert {item["name"] for item in reference["tensors"]} == {"embed", "head"}
+    assert start.engine.spec.served_model_name == "toy"
+    assert start.engine.spec.dtype == "float32"
+
+
+async def test_wrong_authority(start, tmp_path):
+    other = tmp_path / "other.pem"
+    other.write_bytes(PrivateKey.generate().public.pem)
+    with pytest.raises(SignatureError, match="of the trusted keys signed"):
+        await start.make(authority=[other])
+    assert start.engine is None
+
+
+async def test_expired_manifest(start):
+    with pytest.raises(ExpiredError, match="valid from"):
+        await start.make(now=NOW + 4000 * 24 * 3600)
+
+
+async def test_missing_manifest(start, tmp_path):
+    with pytest.raises(ConfigurationError, match="No such file") as caught:
+        await start.make(manifest=tmp_path / "absent.json")
+    assert "attest manifest sign" in caught.value.hint
+
+
+async def test_manifest_that_is_no_json(start, model):
+    (model.root / "training-manifest.json").write_bytes(b"{")
+    with pytest.raises(FormatError):
+        await start.make()
+
+
+async def test_changed_weights_never_reach_an_engine(start, model):
+    (model.root / "config.json").write_text("{}")
+    with pytest.raises(ManifestMismatchError):
+        await start.make()
+    assert start.engine is None
+
+
+async def test_dtype_that_the_manifest_does_not_allow(start):
+    with pytest.raises(ConfigurationError, match="allows float32, found bfloat16"):
+        await start.make(engine={"dtype": "bfloat16"})
+
+
+async def test_flag_that_weakens_the_proof(start):
+    with pytest.raises(ConfigurationError, match="--enable-lora"):
+        await start.make(engine={"extra_args": ["--enable-lora"]})
+
+
+async def test_missing_signer(start):
+    with pytest.raises(ConfigurationError, match="signer"):
+        await start.make(signer="file:absent.pem")
+
+
+async def test_unreadable_authority(start, tmp_path):
+    with pytest.raises(ConfigurationError, match="authority"):
+        await start.make(authority=[tmp_path / "absent.pem"])
+
+
+async def test_engine_with_another_root_is_stopped(start):
+    def change(found, _):
+        found["workers"][0]["loads"][0]["root"] = "sha256:" + "0" * 64
+
+    with pytest.raises(StartupRefusedError, match="weights root"):
+        await start.make(change=change)
+    assert start.engine.stopped
+
+
+async def test_engine_that_does_not_start_is_stopped(start):
+    with pytest.raises(EngineStartError):
+        await start.make(change=EngineStartError("engine: no"))
+    assert start.engine.stopped
+
+
+async def test_file_touched_while_the_engine_loads(start, model):
+    def change(_, spec):
+        (spec.model_dir / "config.json").write_text('{"model_type": "llama"}')
+
+    with pytest.raises(StartupRefusedError, match="touched"):
+        await start.make(change=change)
+    assert start.engine.stopped
+
+
+async def test_refusal_is_signed_and_can_be_verified(start, tmp_path, model):
+    (model.root / "config.json").write_text("{}")
+    with pytest.raises(ManifestMismatchError) as caught:
+        await start.make()
+    path = start.startup.refuse(caught.value, tmp_path / "refusals")
+    record = json.loads(path.read_text())
+    token = tokens.parse(record["refusal"], typ="startup-refusal+jwt")
+    assert "config.json" in token.claims["reason"]
+    assert record["manifest"] == json.loads(model.envelope)
+
+
+async def test_refusal_before_the_manifest_was_verified(start, tmp_path):
+    other = tmp_path / "other.pem"
+    other.write_bytes(PrivateKey.generate().public.pem)
+    with pytest.raises(SignatureError) as caught:
+        await start.make(authority=[other])
+    path = start.startup.refuse(caught.value, tmp_path / "refusals")
+    record = json.loads(path.read_text())
+    assert record["manifest"] is None
+    certificate = tokens.parse(record["keyCertificate"], typ="gateway-key+jwt")
+    assert certificate.claims["manifests"] == []
+
+
+async def test_endorsements_make_a_bundle(start):
+    boot, _ = await start.make()
+    value = json.loads(boot.endorsements())
+    Bundle(
+        token="t~",
+        key_certificates=tuple(value["keyCertificates"]),
+        boot_record=value["bootRecord"],
+        manifest=json.dumps(value["manifest"]).encode(),
+    )
