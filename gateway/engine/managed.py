@@ -149,35 +149,44 @@ class ManagedEngine:
         return reference_path(self._spec).with_name("refusal.json")
 
     async def _spawn(self, command: list[str], environment: dict[str, str]) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            str(Path(keeper.__file__)),
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=self._spec.run_dir,
-            env=environment,
-            # Else a Ctrl-C in the gateway's terminal reaches the engine as well, and
-            # requests that are being drained are cut.
-            start_new_session=True,
-        )
-        self._pump = asyncio.create_task(self._copy_output())
+        # Not asyncio's own pipe: its wait() returns only once all writers have gone,
+        # and workers that outlive a killed keeper are writers.
+        source, sink = os.pipe()
+        self._pump = asyncio.create_task(self._copy_output(source))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                str(Path(keeper.__file__)),
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+                cwd=self._spec.run_dir,
+                env=environment,
+                # Else a Ctrl-C in the gateway's terminal reaches the engine as well,
+                # and requests that are being drained are cut.
+                start_new_session=True,
+            )
+        finally:
+            os.close(sink)
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
         # The host's name is never resolved: the socket is the address.
         self._client = httpx.AsyncClient(
             transport=transport, base_url="http://engine", trust_env=False, timeout=35
         )
 
-    async def _copy_output(self) -> None:
-        assert self._process is not None  # noqa: S101 - set by the caller
-        assert self._process.stdout is not None  # noqa: S101
-        assert self._log is not None  # noqa: S101
-        while data := await self._process.stdout.read(1 << 16):
-            # A full disk must not stop the pipe, which would stop the engine.
-            with contextlib.suppress(OSError):
-                self._log.feed(data)
+    async def _copy_output(self, source: int) -> None:
+        assert self._log is not None  # noqa: S101 - set by _prepare
+        output = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(source, "rb")
+        )
+        with contextlib.closing(transport):
+            while data := await output.read(1 << 16):
+                # A full disk must not stop the pipe, which would stop the engine.
+                with contextlib.suppress(OSError):
+                    self._log.feed(data)
 
     async def _end_pump(self) -> None:
         # The pipe ends with its last writer, and a process that hangs in a driver is

@@ -6,6 +6,7 @@ file in the place of vLLM. The served model name chooses the behaviour:
     good       serves evidence
     child      the same, with a process that left the group and ignores SIGTERM; the
                evidence has its pid
+    member     the same, with a process that stays in the group
     crash      prints 30 lines, exits with 3
     refuse     leaves a refusal like the loader's, then hangs
     hang       never listens
@@ -91,11 +92,11 @@ def _main() -> None:
         )
     if behaviour in {"refuse", "hang"}:
         time.sleep(600)
-    if behaviour == "child":
+    if behaviour in {"child", "member"}:
         stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN)"
         child = subprocess.Popen(
             [sys.executable, "-c", f"{stubborn}; time.sleep(600)"],
-            start_new_session=True,
+            start_new_session=behaviour == "child",
         ).pid
     else:
         child = 0
