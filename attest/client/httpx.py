@@ -1,0 +1,49 @@
+"""The verifying transport for SDKs on httpx: openai 1 and 2, LlamaIndex and others."""
+
+import httpx
+
+from attest.client.transport import (
+    AsyncCheckedStream,
+    AsyncVerifier,
+    CheckedStream,
+    SyncVerifier,
+)
+
+__all__ = ["AsyncAttestTransport", "AttestTransport"]
+
+
+class _Stream(CheckedStream, httpx.SyncByteStream):
+    pass
+
+
+class _AsyncStream(AsyncCheckedStream, httpx.AsyncByteStream):
+    pass
+
+
+class AttestTransport(SyncVerifier, httpx.BaseTransport):
+    """Sends requests, and hands on no answer that is not proven.
+
+        client = httpx.Client(transport=AttestTransport(policy))
+
+    Takes a policy, and as keywords:
+
+    - `inner`: the transport that does the work, `httpx.HTTPTransport()` by default.
+      Give your own for a proxy or a private CA.
+    - `on_evidence`: called with the verdict and the bundle of every attested answer,
+      before that is handed on or an error raised. Without it nothing is kept: streams
+      are hashed as they pass.
+    - `clock`: seconds since the epoch, UTC.
+
+    Raises AttestError where an answer is not proven, from the request or, for a stream,
+    from the iteration, before it ends. Errors of the network stay what they are.
+    """
+
+    _http = httpx
+    _stream = _Stream
+
+
+class AsyncAttestTransport(AsyncVerifier, httpx.AsyncBaseTransport):
+    """The same for `httpx.AsyncClient`, over `httpx.AsyncHTTPTransport()`."""
+
+    _http = httpx
+    _stream = _AsyncStream

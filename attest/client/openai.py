@@ -1,0 +1,117 @@
+"""OpenAI clients that prove every answer."""
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attest.client._exchange import OnEvidence
+from attest.errors import AttestError, ConfigurationError
+from attest.policy import Policy
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["async_openai_client", "openai_client"]
+
+
+def openai_client(
+    base_url: str,
+    policy: Policy,
+    *,
+    api_key: str = "none",
+    on_evidence: OnEvidence | None = None,
+    **options: Any,
+) -> "openai.OpenAI":
+    """An ordinary `openai.OpenAI` whose answers are proven, or raise.
+
+    Calls raise `attest.errors.AttestError` itself, without asking again; a stream does
+    so before its loop ends. Read streams to their end: what is not read is not proven.
+
+    Args:
+        base_url: the gateway's, with `/v1` at the end.
+        policy: what is demanded of every answer.
+        api_key: for the gateway, if it wants one.
+        on_evidence: called with the verdict and the bundle of each attested answer;
+            answers are then kept in memory until they are proven, up to 64 MiB each.
+        **options: for `openai.OpenAI`, such as `max_retries`.
+
+    Raises:
+        ConfigurationError: the openai package is not installed.
+    """
+    sdk, http, ours = _libraries()
+    inner = http.HTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
+    transport = ours.AttestTransport(policy, inner=inner, on_evidence=on_evidence)
+    client = _sync_client(http)(
+        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    )
+    return sdk.OpenAI(base_url=base_url, api_key=api_key, http_client=client, **options)
+
+
+def async_openai_client(
+    base_url: str,
+    policy: Policy,
+    *,
+    api_key: str = "none",
+    on_evidence: OnEvidence | None = None,
+    **options: Any,
+) -> "openai.AsyncOpenAI":
+    """As `openai_client`, an `openai.AsyncOpenAI`."""
+    sdk, http, ours = _libraries()
+    inner = http.AsyncHTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
+    transport = ours.AsyncAttestTransport(policy, inner=inner, on_evidence=on_evidence)
+    client = _async_client(http)(
+        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    )
+    return sdk.AsyncOpenAI(
+        base_url=base_url, api_key=api_key, http_client=client, **options
+    )
+
+
+def _libraries() -> tuple[Any, Any, Any]:
+    """The SDK, the HTTP library that it is made for, and our transports for that."""
+    try:
+        sdk = import_module("openai")
+    except ImportError as error:
+        raise ConfigurationError(
+            "the openai package is not installed", hint="type: pip install openai"
+        ) from error
+    name = "httpx2" if int(sdk.__version__.partition(".")[0]) >= 3 else "httpx"
+    return sdk, import_module(name), import_module(f"attest.client.{name}")
+
+
+# openai 1 and 2 take every exception of an HTTP client for a broken connection: they
+# ask twice more, and then raise APIConnectionError. What `raise_for_status` raises they
+# let through, as openai 3 does with both; so there our errors wait.
+
+
+def _raise(error: AttestError) -> NoReturn:
+    raise error
+
+
+def _refused(http: Any, request: Any, error: AttestError) -> Any:
+    # Should an SDK not ask for the status first, it finds a failure without content.
+    response = http.Response(502, request=request)
+    response.raise_for_status = partial(_raise, error)
+    return response
+
+
+def _sync_client(http: Any) -> Any:
+    class Client(http.Client):  # type: ignore[misc]  # of the library chosen above
+        def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return super().send(request, **options)
+            except AttestError as error:
+                return _refused(http, request, error)
+
+    return Client
+
+
+def _async_client(http: Any) -> Any:
+    class AsyncClient(http.AsyncClient):  # type: ignore[misc]  # likewise
+        async def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return await super().send(request, **options)
+            except AttestError as error:
+                return _refused(http, request, error)
+
+    return AsyncClient
