@@ -1,0 +1,134 @@
+"""From rows with questions and answers to the tensors of a training step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from attest.digests import digest
+from attest.errors import TrainingError
+
+__all__ = ["Batch", "Example", "Question", "Sampler", "collate", "encode"]
+
+# What cross-entropy ignores: transformers' convention.
+_IGNORED = -100
+
+
+class Question(Protocol):
+    """What `encode` needs of a row."""
+
+    @property
+    def id(self) -> str:
+        """Its sample id in the ledger."""
+
+    @property
+    def principle(self) -> str:
+        """The principle that it was made for."""
+
+    @property
+    def answer(self) -> str:
+        """What it teaches."""
+
+    def messages(self) -> list[dict[str, str]]:
+        """The prompt as chat messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row as token ids; only the answer and its end token count in the loss."""
+
+    id: str
+    principle: str
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One padded batch and what the ledger says about it."""
+
+    examples: tuple[Example, ...]
+    tensors: dict[str, torch.Tensor]
+    digest: str
+
+
+def encode(tokenizer: Any, row: Question) -> Example:
+    """The row through the tokenizer's own chat template, as an engine would."""
+    text = tokenizer.apply_chat_template(
+        row.messages(), tokenize=False, add_generation_prompt=True
+    )
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    answer = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    return Example(row.id, row.principle, tuple(prompt), (*answer, end))
+
+
+def collate(examples: Sequence[Example], *, pad: int) -> Batch:
+    """Right-padded tensors.
+
+    The digest is SHA-256 over the input ids, then the labels, as little-endian int64.
+    """
+    width = max(len(e.prompt) + len(e.answer) for e in examples)
+    ids = torch.full((len(examples), width), pad)
+    labels = torch.full((len(examples), width), _IGNORED)
+    mask = torch.zeros((len(examples), width), dtype=torch.long)
+    for row, example in enumerate(examples):
+        start, end = len(example.prompt), len(example.prompt) + len(example.answer)
+        ids[row, :end] = torch.tensor(example.prompt + example.answer)
+        labels[row, start:end] = ids[row, start:end]
+        mask[row, :end] = 1
+    tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    content = ids.numpy().tobytes() + labels.numpy().tobytes()
+    return Batch(tuple(examples), tensors, digest(content))
+
+
+class Sampler:
+    """Draws batches: rows of one principle, and anchors of others.
+
+    Every principle's rows are dealt like a shuffled deck, reshuffled when it is empty.
+    The same seed and calls give the same batches.
+    """
+
+    def __init__(self, examples: Sequence[Example], *, seed: int) -> None:
+        self._random = torch.Generator().manual_seed(seed)
+        self._rows: dict[str, list[Example]] = {}
+        for example in examples:
+            self._rows.setdefault(example.principle, []).append(example)
+        self._decks: dict[str, list[Example]] = {name: [] for name in self._rows}
+
+    @property
+    def principles(self) -> tuple[str, ...]:
+        """The principles that have rows, in order of appearance."""
+        return tuple(self._rows)
+
+    def draw(self, counts: Mapping[str, int]) -> list[Example]:
+        """So many rows of each principle.
+
+        Raises:
+            TrainingError: a principle has no rows.
+        """
+        return [
+            self._deal(name) for name, count in counts.items() for _ in range(count)
+        ]
+
+    def order(self, items: Sequence[str]) -> list[str]:
+        """The items, shuffled."""
+        order = torch.randperm(len(items), generator=self._random)
+        return [items[index] for index in order.tolist()]
+
+    def state_digest(self) -> str:
+        """Digest of the random state, so that a replay can tell where it departs."""
+        return digest(self._random.get_state().numpy().tobytes())
+
+    def _deal(self, name: str) -> Example:
+        if name not in self._rows:
+            raise TrainingError(
+                f"principle {name!r}: has no rows",
+                hint="add rows with this principle id, or take its anchors away",
+            )
+        if not self._decks[name]:
+            rows = self._rows[name]
+            order = torch.randperm(len(rows), generator=self._random).tolist()
+            self._decks[name] = [rows[index] for index in order]
+        return self._decks[name].pop()
