@@ -5,6 +5,7 @@ cookies, read proxy settings from the environment and ask for compressed answers
 of that may happen between an engine and its attestation.
 """
 
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
@@ -113,6 +114,9 @@ class HttpUpstream:
         }
         self._transport = httpx.AsyncHTTPTransport(
             uds=uds,
+            # No engine is reached by TLS. A context that trusts nobody says so, and
+            # saves reading the list of authorities, 0.2 s of every start.
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=False,
             limits=httpx.Limits(
                 max_connections=None,

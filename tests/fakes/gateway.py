@@ -6,6 +6,7 @@ against the bytes that the client received.
 
 import asyncio
 import json
+import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -150,8 +151,15 @@ def _boot(world):
 
 
 class _Server(uvicorn.Server):
-    def install_signal_handlers(self):
-        pass
+    """Ends at once: uvicorn's own loop looks for the end every 0.1 s."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.end = asyncio.Event()
+
+    async def main_loop(self):
+        await self.on_tick(0)
+        await self.end.wait()
 
 
 @asynccontextmanager
@@ -181,13 +189,18 @@ async def running_gateway(folder, *, limits=None, api_keys=(), read_seconds=30.0
     await eventually(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     client = httpx2.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30
+        base_url=f"http://127.0.0.1:{port}",
+        trust_env=False,
+        timeout=30,
+        # Reading the list of authorities would take most of a test's time.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
     )
     try:
         async with client:
             yield Running(world, engine, state, attester, client, port, server)
     finally:
-        server.should_exit = True
+        server.force_exit = True
+        server.end.set()
         await serving
         await state.aclose()
         await engine.stop()
