@@ -15,6 +15,7 @@ __all__ = ["heat", "manifest_tree"]
 
 _BLOCKS = "·▁▂▃▄▅▆▇█"
 _MAX_ROWS = 64
+_Pairs = Sequence[tuple[str, str]]
 
 
 def manifest_tree(manifest: Manifest, keyids: Sequence[str]) -> RenderableType:
@@ -56,10 +57,10 @@ def heat(values: Any) -> str:
         return ""
 
 
-def _rows(tree: Tree, rows: Mapping[str, str]) -> None:
+def _rows(tree: Tree, rows: Mapping[str, str], more: _Pairs = ()) -> None:
     # One grid per branch, so that names and values stand in columns.
     grid = Table.grid(padding=(0, 2))
-    for name, value in rows.items():
+    for name, value in (*rows.items(), *more):
         grid.add_row(Text(name, style="dim"), Text(clean(value), overflow="fold"))
     tree.add(grid)
 
@@ -141,9 +142,12 @@ def _runtime(tree: Tree, manifest: Manifest) -> None:
             ("adapters", runtime.adapters),
         )
     }
-    for found, name in runtime.system_prompts.items():
-        rows[f"system prompt {clean(name)}"] = found
-    _rows(tree.add("runtime: what may be served, and how"), rows)
+    # No mapping: two prompts may have the same name, and both must be seen.
+    prompts = [
+        (f"system prompt {clean(name)}", found)
+        for found, name in runtime.system_prompts.items()
+    ]
+    _rows(tree.add("runtime: what may be served, and how"), rows, prompts)
 
 
 def _delegations(tree: Tree, manifest: Manifest) -> None:

@@ -36,6 +36,11 @@ __all__ = ["app"]
 
 app = new_app("Sign, verify and show training manifests.")
 
+_LIMITS = (
+    "that a server loads these weights: the attestation of an answer speaks to that",
+    "that the training's own account of itself is true",
+)
+
 _File = Annotated[
     str, typer.Argument(metavar="FILE", help="A manifest, or -.", show_default=False)
 ]
@@ -185,7 +190,8 @@ def verify(  # noqa: PLR0913  # one parameter per option
                 status_line("not checked", "weights", "no --weights DIR was given")
                 if weights is None
                 else status_line("ok", "weights", _weights(manifest)),
-                f"PROVEN: {_title(manifest)}",
+                f"PROVEN: signed by who you trust: {_title(manifest)}",
+                *(f"  not proven: {limit}" for limit in _LIMITS),
             ]
         ),
     )

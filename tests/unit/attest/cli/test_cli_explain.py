@@ -52,6 +52,12 @@ def test_refusal(attest, evidence, today):
     (evidence / "refusal.json").write_text(json.dumps(record))
     result = attest("explain", evidence / "refusal.json")
     assert "no manifest" in result.stdout
+    whole = {**record, "manifest": json.loads(today.envelope)}
+    (evidence / "refusal.json").write_text(json.dumps(whole))
+    assert "training manifest" in attest("explain", evidence / "refusal.json").stdout
+    bare = {**record, "keyCertificate": None}
+    (evidence / "refusal.json").write_text(json.dumps(bare))
+    assert "cnf" not in attest("explain", evidence / "refusal.json").stdout
 
 
 def test_text_says_meaning_and_limits(explain):
@@ -96,7 +102,17 @@ def test_claims_cannot_drive_the_terminal(explain, evidence, today):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"-----BEGIN PUBLIC KEY-----", b"\xff\xfe", b"a.b.c", b"eyJ9.e30.AA"],
+    [
+        b"",
+        b"{}",
+        b"-----BEGIN PUBLIC KEY-----",
+        b"\xff\xfe",
+        b"a.b.c",
+        b"eyJ9.e30.AA",
+        b"e30.e30.AA",
+        b"eyJ0eXAiOiJKV1QifQ.e30.AA",
+        b"." * 20_000,
+    ],
 )
 def test_something_else_is_refused(attest, tmp_path, content):
     (tmp_path / "file").write_bytes(content)

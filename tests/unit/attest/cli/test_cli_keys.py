@@ -103,3 +103,10 @@ def test_private_jwk_is_refused_and_not_echoed(attest, tmp_path):
     result = attest("keys", "show", tmp_path / "key.jwk")
     assert result.exit_code == 4
     assert secret not in result.output
+
+
+def test_file_that_is_far_too_large_is_refused(attest, tmp_path):
+    (tmp_path / "key").write_bytes(bytes(1024 * 1024 + 1))
+    result = attest("keys", "show", tmp_path / "key")
+    assert result.exit_code == 4
+    assert "more than 1048576 bytes" in result.stderr

@@ -2,7 +2,10 @@ import json
 import shutil
 import time
 
+import numpy as np
 import pytest
+from fakes.world import make_world
+from safetensors.numpy import save_file
 
 from attest.digests import digest
 from attest.keys import PublicKey
@@ -146,6 +149,31 @@ def test_sign_with_unclear_options_is_usage(sign, model, options):
     assert not (model / MANIFEST).exists()
 
 
+def test_prompt_that_is_not_text_is_refused(sign, tmp_path):
+    (tmp_path / "p").write_bytes(b"\xff\xfe")
+    options = ["--name", "m", "--version", "1"]
+    result = sign(*options, "--system-prompt", f"house={tmp_path / 'p'}")
+    assert result.exit_code == 4
+    assert "is not UTF-8 text" in result.stderr
+
+
+def test_dtype_is_asked_for_where_the_weights_do_not_tell(sign, model):
+    weights = {"w": np.zeros((4, 4), dtype=np.int8)}
+    save_file(weights, model / "model.safetensors")
+    options = ["--name", "m", "--version", "1"]
+    result = sign(*options)
+    assert result.exit_code == 4
+    assert "--dtype bfloat16" in result.stderr
+    assert sign(*options, "--dtype", "bfloat16").exit_code == 0
+
+
+def test_unwritable_output_is_configuration(sign, tmp_path):
+    options = ["--name", "m", "--version", "1"]
+    result = sign(*options, "--output", tmp_path / "nowhere" / "m.json")
+    assert result.exit_code == 4
+    assert "--output" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("training", "words"),
     [
@@ -202,7 +230,8 @@ def test_verify_says_what_it_checked(verify, signed):
     result = verify("--weights", signed)
     assert result.exit_code == 0
     assert "not checked" not in result.stdout
-    assert "PROVEN: m 1" in result.stdout
+    assert "PROVEN: signed by who you trust: m 1, manifest sha256:" in result.stdout
+    assert "not proven: that a server loads these weights" in result.stdout
 
 
 def test_verify_without_weights_says_so(verify):
@@ -328,3 +357,27 @@ def test_show_cannot_be_made_to_drive_the_terminal(sign, attest, model, run_fold
     assert "\x1b" not in text
     assert r"evil\x1b[31m" in text
     assert "[red]adaptable[/]" in text
+
+
+def test_show_hides_no_prompt_of_the_same_name(attest, tmp_path):
+    prompts = [{"name": "house", "digest": digest(text)} for text in (b"a", b"b")]
+    world = make_world(predicate={"runtime": {"systemPrompts": prompts}})
+    (tmp_path / "m").write_bytes(world.envelope)
+    text = attest("manifest", "show", tmp_path / "m").stdout
+    assert all(prompt["digest"] in text for prompt in prompts)
+
+
+def test_show_cuts_a_flood_of_principles(attest, tmp_path):
+    principles = [{"id": f"p{i}"} for i in range(100)] + ["no object"]
+    world = make_world(predicate={"principles": principles})
+    (tmp_path / "m").write_bytes(world.envelope)
+    assert "and 37 more" in attest("manifest", "show", tmp_path / "m").stdout
+
+
+@pytest.mark.parametrize("payload", ["not base64!", "e30", "W10="])
+def test_show_of_something_else_is_false(attest, tmp_path, payload):
+    envelope = {"payload": payload, "signatures": [1]}
+    (tmp_path / "m").write_text(json.dumps(envelope))
+    assert attest("manifest", "show", tmp_path / "m").exit_code == 1
+    (tmp_path / "m").write_text("{}")
+    assert attest("manifest", "show", tmp_path / "m").exit_code == 1

@@ -1,16 +1,19 @@
 """What holds for every command: forms of output, exit codes, errors, start-up."""
 
 import contextlib
+import io
 import json
 import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 from attest import errors
+from attest.cli._progress import hashing_progress
 from attest.cli.exits import ExitCode, exit_code
 from attest.cli.main import NOUNS
 from attest.keys import PrivateKey
@@ -227,6 +230,16 @@ def test_colours_are_for_terminals_without_no_color(evidence):
     assert b"\x1b[32m" in on_a_terminal(*arguments)
     assert b"\x1b" not in on_a_terminal(*arguments, NO_COLOR="1")
     assert b"\x1b" not in process(*arguments).stdout
+
+
+def test_progress_counts_bytes(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with hashing_progress(SimpleNamespace(meta={}), total=2_000_000) as advance:
+        advance(1_000_000)
+        advance(1_000_000)
+    assert "2.0/2.0 MB" in terminal.getvalue()
 
 
 def test_progress_is_for_terminals(pristine_model):
