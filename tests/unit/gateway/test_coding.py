@@ -1,0 +1,69 @@
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.coding import identity
+from gateway.errors import UpstreamError
+
+ENCODE = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+
+
+class Response:
+    def __init__(self, coding, *chunks):
+        self.status = 200
+        self.headers = {} if coding is None else {"content-encoding": coding}
+        self._chunks = chunks
+
+    async def aiter_raw(self):
+        for chunk in self._chunks:
+            yield chunk
+
+    async def aclose(self):
+        pass
+
+
+async def decoded(coding, *chunks):
+    return b"".join([piece async for piece in identity(Response(coding, *chunks))])
+
+
+@pytest.mark.parametrize("coding", [None, "identity", "", " Identity "])
+async def test_identity(coding):
+    assert await decoded(coding, b"\x1f\x8b", b"x") == b"\x1f\x8bx"
+
+
+@pytest.mark.parametrize("coding", ENCODE)
+@given(data=st.binary(max_size=2000), size=st.integers(1, 40))
+async def test_any_chunks(coding, data, size):
+    raw = ENCODE[coding](data)
+    chunks = [raw[i : i + size] for i in range(0, len(raw), size)]
+    assert await decoded(coding, *chunks) == data
+
+
+async def test_bomb_comes_in_bounded_pieces():
+    raw = gzip.compress(b"\0" * 10_000_000)
+    pieces = [len(piece) async for piece in identity(Response("gzip", raw))]
+    assert max(pieces) <= 256 * 1024
+    assert sum(pieces) == 10_000_000
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "x"])
+def test_other_coding_is_refused(coding):
+    with pytest.raises(UpstreamError, match="content coding"):
+        identity(Response(coding))
+
+
+@pytest.mark.parametrize("raw", [b"plain", b"", gzip.compress(b"x")[:-4]])
+async def test_damaged_or_cut_off(raw):
+    with pytest.raises(UpstreamError, match=r"damaged|cut off"):
+        await decoded("gzip", raw)
+
+
+@pytest.mark.parametrize("tail", [b"tail", gzip.compress(b"b")])
+async def test_data_after_the_end_is_refused(tail):
+    with pytest.raises(UpstreamError, match="damaged"):
+        await decoded("gzip", gzip.compress(b"a") + tail)
+    with pytest.raises(UpstreamError, match="damaged"):
+        await decoded("gzip", gzip.compress(b"a"), tail)

@@ -1,0 +1,203 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attest.delivery import split_stream
+from attest.dialects import Dialect
+from attest.errors import FormatError
+from attest.sse import MAX_EVENT
+from attest.transcript import Outcome, Transcript
+from gateway.stream import StreamRelay
+
+VECTORS = Path(__file__).parents[2] / "vectors" / "vllm-0.32"
+STREAM = (VECTORS / "chat_stream.response.sse").read_bytes()
+EVENTS = [event + b"\n\n" for event in STREAM.split(b"\n\n")[:-1]]
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error": {"message": "x"}}\n\n'
+TOKEN = "a.b.c~"
+COMMENT = b": attestation a.b.c~\n\n"
+
+
+class Relayed:
+    """A relay that was fed; `sent` is what went out before the seal."""
+
+    def __init__(self, *chunks, broken=False):
+        self.transcript = Transcript(Dialect.CHAT)
+        self.relay = StreamRelay(self.transcript, Dialect.CHAT)
+        self.sent = b""
+        for chunk in chunks:
+            if not self.relay.ended:
+                self.sent += self.relay.feed(chunk)
+                self.relay.account()
+        self.sent += self.relay.finish(broken=broken)
+
+    def body(self, token=TOKEN):
+        return self.sent + self.relay.closing(token)
+
+    def is_accounted(self):
+        covered = self.body(None)
+        return self.relay.content_digest == "sha256:" + hashlib.sha256(
+            covered
+        ).hexdigest() and self.relay.content_bytes == len(covered)
+
+
+def cut(data, positions):
+    edges = [0, *sorted({min(p, len(data)) for p in positions}), len(data)]
+    return [data[edges[i] : edges[i + 1]] for i in range(len(edges) - 1)]
+
+
+LINES = st.sampled_from(
+    [
+        b"",
+        b"data: a",
+        b"data: [DONE]",
+        b": attestation x.y.z",
+        b":Attestation",
+        b": ping",
+        b"event: attestation",
+        b'data: {"error": 1}',
+        b"\xef\xbb\xbf",
+        b"id: 1",
+    ]
+)
+STREAMS = st.lists(
+    st.tuples(LINES, st.sampled_from([b"\n", b"\r", b"\r\n"])).map(b"".join),
+    max_size=14,
+).map(b"".join)
+CUTS = st.lists(st.integers(0, 150), max_size=12)
+
+
+@given(STREAMS, CUTS)
+def test_digest_is_of_what_the_client_gets_without_our_comment(stream, positions):
+    relayed = Relayed(*cut(stream, positions))
+    assert relayed.is_accounted()
+    covered, token = split_stream(relayed.body())
+    assert covered == relayed.body(None)
+    assert token in (TOKEN, None)
+
+
+@given(STREAMS, CUTS)
+def test_nothing_of_upstreams_goes_out_under_our_name(stream, positions):
+    body = Relayed(*cut(stream, positions)).body(None)
+    lines = [line.removeprefix(b"\xef\xbb\xbf") for line in body.splitlines()]
+    assert not [
+        line
+        for line in lines
+        if line.lower().replace(b" ", b"")[:12] == b":attestation"
+    ]
+
+
+@given(STREAMS, CUTS)
+def test_chunks_do_not_change_what_is_relayed(stream, positions):
+    one, other = Relayed(stream), Relayed(*cut(stream, positions))
+    # A dropped event may take the LF of the line before it along; see EventSplitter.
+    bodies = [
+        r.body(None).replace(b"\r\n", b"\n").replace(b"\r", b"\n") for r in (one, other)
+    ]
+    assert bodies[0].replace(b"\n\n\n", b"\n\n") == bodies[1].replace(
+        b"\n\n\n", b"\n\n"
+    )
+
+
+def test_recorded_stream():
+    relayed = Relayed(*EVENTS)
+    assert relayed.sent == b"".join(EVENTS[:-1])
+    assert relayed.body() == relayed.sent + COMMENT + DONE
+    assert relayed.is_accounted()
+    assert relayed.transcript.outcome() == Outcome.COMPLETE
+
+
+def test_event_goes_out_with_the_chunk_that_completes_it():
+    relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
+    assert relay.feed(EVENTS[0][:-1]) == b""
+    assert relay.feed(b"\n" + EVENTS[1][:5]) == EVENTS[0]
+    assert relay.feed(EVENTS[1][5:]) == EVENTS[1]
+
+
+def test_terminal_event_ends_the_relay():
+    relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
+    assert relay.feed(EVENTS[0] + DONE + EVENTS[1]) == EVENTS[0]
+    assert relay.ended
+
+
+def test_nothing_follows_the_terminal_event():
+    relayed = Relayed(STREAM + EVENTS[1] + DONE + b"data: x")
+    assert relayed.body(None) == STREAM
+    assert not relayed.transcript.malformed
+
+
+def test_error_event_is_held_with_what_follows():
+    relayed = Relayed(EVENTS[0], ERROR, b": ping\n\n", DONE)
+    assert relayed.sent == EVENTS[0]
+    assert relayed.relay.closing(TOKEN) == COMMENT + ERROR + b": ping\n\n" + DONE
+    assert relayed.is_accounted()
+    assert relayed.transcript.error_seen
+    assert relayed.transcript.terminal_seen
+
+
+def test_error_event_without_a_terminal_event():
+    relayed = Relayed(EVENTS[0], ERROR)
+    assert relayed.body() == EVENTS[0] + COMMENT + ERROR
+
+
+def test_what_follows_an_error_event_is_bounded():
+    relayed = Relayed(ERROR, *[EVENTS[0]] * 1000, DONE)
+    assert relayed.relay.ended
+    assert len(relayed.body(None)) < 64 * 1024 + len(EVENTS[0]) * 2
+    assert relayed.is_accounted()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices":[{"index":0,"delta":{"content":"\\"error\\""}}]}\n\n',
+        b"data: error\n\n",
+        b'data: {"error": null, "choices": []}\n\n',
+        b"event: error\n\n",
+    ],
+)
+def test_word_error_alone_holds_nothing(event):
+    assert Relayed(event).sent == event
+
+
+def test_fragment_is_passed_and_nothing_follows_it():
+    relayed = Relayed(EVENTS[0] + b'data: {"id"')
+    assert relayed.body() == EVENTS[0] + b'data: {"id"'
+    assert relayed.is_accounted()
+    assert relayed.transcript.outcome() == Outcome.TRUNCATED
+
+
+def test_fragment_of_a_broken_stream_is_dropped():
+    relayed = Relayed(EVENTS[0] + b'data: {"id"', broken=True)
+    assert relayed.body() == EVENTS[0] + COMMENT
+    assert relayed.is_accounted()
+
+
+def test_fragment_after_an_error_event_is_dropped():
+    relayed = Relayed(ERROR + b"data: x")
+    assert relayed.body() == COMMENT + ERROR
+    assert relayed.is_accounted()
+
+
+def test_line_end_that_comes_late_stays_before_the_comment():
+    relayed = Relayed(b"data: {}\r\n\r", b"\ndata: [DONE]\r\n\r\n")
+    assert relayed.body() == b"data: {}\r\n\r\n" + COMMENT + b"data: [DONE]\r\n\r\n"
+    assert split_stream(relayed.body()) == (relayed.body(None), TOKEN)
+
+
+def test_without_a_token_the_stream_is_upstreams():
+    assert Relayed(STREAM).body(None) == STREAM
+
+
+def test_comment_of_ours_within_an_event_is_cut_out():
+    relayed = Relayed(b": attestation a.b.c\nid: 1\ndata: {}\n: ping\n\n")
+    assert relayed.sent == b"id: 1\ndata: {}\n: ping\n\n"
+
+
+def test_event_beyond_bounds():
+    relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
+    with pytest.raises(FormatError):
+        relay.feed(b"data: " + b"x" * MAX_EVENT)
