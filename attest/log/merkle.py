@@ -6,23 +6,28 @@ starts with a byte of its own: whoever shows a node as a leaf shows nothing.
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attest.errors import FormatError, VerificationError
 
 __all__ = [
     "EMPTY_ROOT",
+    "HASH_SIZE",
+    "MAX_SIZE",
     "Frontier",
     "MerkleTree",
+    "consistency_ranges",
+    "inclusion_ranges",
     "leaf_hash",
     "node_hash",
+    "range_root",
     "verify_consistency",
     "verify_inclusion",
 ]
 
 HASH_SIZE = 32
 # SQLite and C2SP checkpoints count leaves in 63 bits; a path is never longer than that.
-_MAX_SIZE = 2**63 - 1
+MAX_SIZE = 2**63 - 1
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
@@ -90,7 +95,7 @@ class Frontier:
         """
         size = int.from_bytes(state[:8], "big")
         count = size.bit_count()
-        if size > _MAX_SIZE or len(state) != 8 + HASH_SIZE * count:
+        if size > MAX_SIZE or len(state) != 8 + HASH_SIZE * count:
             raise FormatError(f"frontier: {len(state)} bytes do not fit {size} leaves")
         frontier = cls()
         frontier._size = size
@@ -147,19 +152,7 @@ class MerkleTree:
             FormatError: `index` is not below `size`, or the tree has no `size` leaves.
         """
         size = self._checked(self.size if size is None else size)
-        if not 0 <= index < size:
-            raise FormatError(f"inclusion proof: no leaf {index} among {size}")
-        start, end = 0, size
-        path: list[bytes] = []
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._range(middle, end))
-                end = middle
-            else:
-                path.append(self._range(start, middle))
-                start = middle
-        return path[::-1]
+        return [self._range(*span) for span in inclusion_ranges(index, size)]
 
     def consistency_proof(self, first: int, second: int | None = None) -> list[bytes]:
         """The proof that `root(second)` extends `root(first)` (RFC 9162 §2.1.4.1).
@@ -170,23 +163,7 @@ class MerkleTree:
             FormatError: `first` is above `second`, or the tree has no `second` leaves.
         """
         second = self._checked(self.size if second is None else second)
-        if not 0 <= first <= second:
-            raise FormatError(f"consistency proof: {first} leaves before {second}")
-        if first in (0, second):
-            return []
-        start, end = 0, second
-        path: list[bytes] = []
-        while first != end:
-            middle = start + _split(end - start)
-            if first <= middle:
-                path.append(self._range(middle, end))
-                end = middle
-            else:
-                path.append(self._range(start, middle))
-                start = middle
-        if start:  # else the verifier knows this subtree: it is the first tree itself
-            path.append(self._range(start, end))
-        return path[::-1]
+        return [self._range(*span) for span in consistency_ranges(first, second)]
 
     def _checked(self, size: int) -> int:
         if not 0 <= size <= self.size:
@@ -198,13 +175,77 @@ class MerkleTree:
         return bytes(self._levels[level][at : at + HASH_SIZE])
 
     def _range(self, start: int, end: int) -> bytes:
-        """The root over [start, end), which some split of a tree gave."""
-        count = end - start
-        if count & (count - 1) == 0:
-            level = count.bit_length() - 1
-            return self._node(level, start >> level)
-        middle = start + _split(count)
-        return node_hash(self._range(start, middle), self._range(middle, end))
+        return range_root(start, end, self._node)
+
+
+Range = tuple[int, int]
+
+
+def inclusion_ranges(index: int, size: int) -> list[Range]:
+    """The leaves [start, end) under each hash of an inclusion proof, leaf first.
+
+    RFC 9162 §2.1.3.1, for the first `size` leaves.
+
+    Raises:
+        FormatError: `index` is not below `size`.
+    """
+    if not 0 <= index < size:
+        raise FormatError(f"inclusion proof: no leaf {index} among {size}")
+    start, end = 0, size
+    path: list[Range] = []
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            path.append((middle, end))
+            end = middle
+        else:
+            path.append((start, middle))
+            start = middle
+    return path[::-1]
+
+
+def consistency_ranges(first: int, second: int) -> list[Range]:
+    """The leaves [start, end) under each hash of a consistency proof.
+
+    RFC 9162 §2.1.4.1. Empty where `first` is 0 or equals `second`.
+
+    Raises:
+        FormatError: `first` is above `second`.
+    """
+    if not 0 <= first <= second:
+        raise FormatError(f"consistency proof: {first} leaves before {second}")
+    if first in (0, second):
+        return []
+    start, end = 0, second
+    path: list[Range] = []
+    while first != end:
+        middle = start + _split(end - start)
+        if first <= middle:
+            path.append((middle, end))
+            end = middle
+        else:
+            path.append((start, middle))
+            start = middle
+    if start:  # else the verifier knows this subtree: it is the first tree itself
+        path.append((start, end))
+    return path[::-1]
+
+
+def range_root(start: int, end: int, node: Callable[[int, int], bytes]) -> bytes:
+    """The root over the leaves [start, end), which some split of a tree gave.
+
+    Args:
+        start: first leaf, a multiple of the largest power of two in the range.
+        end: one after the last leaf.
+        node: gives the root of the complete subtree number i of 2^k leaves, as
+            `node(k, i)`.
+    """
+    count = end - start
+    if count & (count - 1) == 0:
+        level = count.bit_length() - 1
+        return node(level, start >> level)
+    middle = start + _split(count)
+    return node_hash(range_root(start, middle, node), range_root(middle, end, node))
 
 
 def verify_inclusion(
@@ -221,7 +262,7 @@ def verify_inclusion(
         VerificationError: the path does not lead from this leaf to this root.
     """
     _check_hashes("inclusion proof", (leaf, root, *proof))
-    if not 0 <= index < size <= _MAX_SIZE:
+    if not 0 <= index < size <= MAX_SIZE:
         raise FormatError(f"inclusion proof: no leaf {index} among {size}")
     found = leaf
     for step, is_left in _climb("inclusion proof", index, size - 1, proof):
@@ -246,7 +287,7 @@ def verify_consistency(
         VerificationError: the second root does not extend the first.
     """
     _check_hashes("consistency proof", (first_root, second_root, *proof))
-    if not 0 <= first <= second <= _MAX_SIZE:
+    if not 0 <= first <= second <= MAX_SIZE:
         raise FormatError(f"consistency proof: {first} leaves before {second}")
     if first in (0, second):
         known = EMPTY_ROOT if first == 0 else second_root
