@@ -1,12 +1,11 @@
 """What each kind of evidence says, claim by claim, in the words of `attest.claims`."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from attest import disclosures, tokens
-from attest.bundle import MAX_BUNDLE, Bundle
+from attest.bundle import MAX_BUNDLE, Bundle, Endorsements
 from attest.canonical import read_object
 from attest.claims import SALTED, TOKENS, Claim
 from attest.cli._unverified import unverified_manifest
@@ -102,11 +101,8 @@ def explained(data: bytes) -> list[Document]:
     )
 
 
-def _bundle(data: bytes, _: Mapping[str, Any]) -> list[Document]:
-    bundle = Bundle.loads(data)
-    texts = [bundle.token, bundle.boot_record, *bundle.key_certificates]
-    documents = [document for text in texts for document in _token_documents(text)]
-    return [*documents, *_manifest(bundle.manifest, {})]
+def _bundle(data: bytes, value: Mapping[str, Any]) -> list[Document]:
+    return [*_token_documents(Bundle.loads(data).token), *_endorsements(data, value)]
 
 
 def _refusal(data: bytes, _: Mapping[str, Any]) -> list[Document]:
@@ -120,11 +116,10 @@ def _refusal(data: bytes, _: Mapping[str, Any]) -> list[Document]:
 
 
 def _endorsements(_: bytes, value: Mapping[str, Any]) -> list[Document]:
-    certificates = value.get("keyCertificates")
-    texts = [value["bootRecord"]]
-    texts += certificates if isinstance(certificates, list) else []
-    documents = [d for text in texts for d in _token_documents(str(text))]
-    return [*documents, *_manifest(json.dumps(value.get("manifest")).encode(), {})]
+    found = Endorsements.from_json(value)
+    texts = [found.boot_record, *found.key_certificates]
+    documents = [document for text in texts for document in _token_documents(text)]
+    return [*documents, *_manifest(found.manifest, {})]
 
 
 def _manifest(data: bytes, _: Mapping[str, Any]) -> list[Document]:

@@ -1,12 +1,11 @@
 """`attest verify`: answers, bundles and refusals, offline."""
 
-import json
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from attest.bundle import MAX_BUNDLE, MEDIA_TYPE, Bundle
+from attest.bundle import MAX_BUNDLE, Bundle, Endorsements
 from attest.canonical import read_object
 from attest.cli._read import (
     AuthorityOption,
@@ -74,14 +73,15 @@ def response(  # noqa: PLR0913  # one parameter per option
     """Verify one answer from the files that a client kept."""
     demands = read_policy(authority, policy)
     body = read_input(response, max_bytes=MAX_BODY)
-    bundle = _assembled(
-        _token(token, body), read_input(endorsements, max_bytes=2 * MAX_ENVELOPE)
-    )
-    bundle = replace(
-        bundle, request=read_input(request, max_bytes=MAX_BODY), response=body
+    limit = 2 * MAX_ENVELOPE
+    given = read_object(read_input(endorsements, max_bytes=limit), max_bytes=limit)
+    evidence = replace(
+        Bundle.of(_token(token, body), Endorsements.from_json(given)),
+        request=read_input(request, max_bytes=MAX_BODY),
+        response=body,
     )
     verdict = verify(
-        bundle, demands, at=now(), nonce=nonce or None, audience=audience or None
+        evidence, demands, at=now(), nonce=nonce or None, audience=audience or None
     )
     return verdict_answer(verdict, _ANSWER_LIMITS)
 
@@ -149,14 +149,3 @@ def _token(path: str, body: bytes) -> str:
     if not data.isascii():
         raise FormatError("token: holds a character that no token has")
     return data.decode("ascii")
-
-
-def _assembled(token: str, endorsements: bytes) -> Bundle:
-    """The bundle of a token and what the gateway's well-known path gives."""
-    value = read_object(endorsements, max_bytes=2 * MAX_ENVELOPE)
-    members = {
-        name: value.get(name) for name in ("keyCertificates", "bootRecord", "manifest")
-    }
-    return Bundle.loads(
-        json.dumps({"mediaType": MEDIA_TYPE, "token": token, **members}).encode()
-    )
