@@ -1,11 +1,18 @@
 """`attest manifest`: sign, verify and show training manifests."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attest.cli._model import DirectoryArgument, check_model, digest_model
+from attest.cli import _sign_options as options
+from attest.cli._model import (
+    DirectoryArgument,
+    ModelDigests,
+    check_model,
+    digest_model,
+)
 from attest.cli._read import (
     AtOption,
     AuthorityOption,
@@ -29,8 +36,9 @@ from attest.cli._unverified import NOT_VERIFIED, unverified_manifest
 from attest.envelope import MAX_ENVELOPE
 from attest.errors import ConfigurationError, FormatError
 from attest.hashing import MANIFEST_NAME
+from attest.keys import Signer
 from attest.manifest import Manifest, open_manifest, sign_statement
-from attest.statement import MAX_VALID_DAYS, Terms, build_predicate
+from attest.statement import Terms, build_predicate
 
 __all__ = ["app"]
 
@@ -51,59 +59,18 @@ def sign(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     directory: DirectoryArgument,
     *,
-    key: Annotated[
-        list[str],
-        typer.Option(metavar="FILE", help="Authority's private key; repeatable."),
-    ],
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help=f"Training run: its {TRAINING_FILE} is read."),
-    ] = None,
-    statement: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"A {TRAINING_FILE}.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Model name, without a run.")] = "",
-    version: Annotated[str, typer.Option(help="Model version, without a run.")] = "",
-    delegate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Public key that may certify gateways; repeatable.",
-        ),
-    ] = None,
-    valid_days: Annotated[
-        int,
-        typer.Option(
-            min=1, max=MAX_VALID_DAYS, help="How long, for delegates too, from now on."
-        ),
-    ] = 365,
-    free_sharding: Annotated[
-        bool,
-        typer.Option(
-            "--free-sharding", help="The tensors may lie in other safetensors files."
-        ),
-    ] = False,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Number format to serve in; repeatable. Default: as most are stored."
-        ),
-    ] = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="Engine that may serve; repeatable. Default: vllm."),
-    ] = None,
-    system_prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A governed system prompt: the file's exact text, nothing trimmed.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=f"Default: DIR/{MANIFEST_NAME}."),
-    ] = None,
+    key: options.Keys,
+    run: options.Run = None,
+    statement: options.Statement = None,
+    name: options.Name = "",
+    version: options.Version = "",
+    delegate: options.Delegates = None,
+    valid_days: options.ValidDays = 365,
+    free_sharding: options.FreeSharding = False,
+    dtype: options.Dtypes = None,
+    engine: options.Engines = None,
+    system_prompt: options.SystemPrompts = None,
+    output: options.Output = None,
 ) -> Answer:
     """Sign a manifest for the model in DIR.
 
@@ -114,6 +81,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
     refuse_existing(path)
     if run and statement:
         raise typer.BadParameter("give either --run or --statement")
+    # All that can be wrong in a small file is found before gigabytes are read.
     signers = read_signers(key)
     training = read_training(run / TRAINING_FILE if run else statement, (name, version))
     delegates = [read_public_key(file) for file in delegate or ()]
@@ -129,19 +97,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
         delegates=delegates,
         free_sharding=free_sharding,
     )
-    try:
-        predicate = build_predicate(
-            training, subjects=model.files, tensors=model.tensors, terms=terms
-        )
-        envelope = sign_statement(model.files, predicate, signers)
-    except FormatError as error:
-        raise ConfigurationError(
-            f"nothing was signed: {error}",
-            hint="correct the training statement or the model directory",
-        ) from error
-    authorities = [signer.public for signer in signers]
-    threshold = len({authority.thumbprint for authority in authorities})
-    manifest = open_manifest(envelope, authorities, threshold=threshold)
+    manifest, envelope = _signed(model, training, terms, signers)
     write_new(path, envelope)
     return Answer(
         {"path": str(path), **_summary(manifest)},
@@ -153,6 +109,30 @@ def sign(  # noqa: PLR0913  # one parameter per option
             f"written to {clean(str(path))}"
         ),
     )
+
+
+def _signed(
+    model: ModelDigests,
+    training: Mapping[str, Any],
+    terms: Terms,
+    signers: Sequence[Signer],
+) -> tuple[Manifest, bytes]:
+    try:
+        predicate = build_predicate(
+            training, subjects=model.files, tensors=model.tensors, terms=terms
+        )
+        envelope = sign_statement(model.files, predicate, signers)
+    except FormatError as error:
+        raise ConfigurationError(
+            f"nothing was signed: {error}",
+            hint="correct the training statement or the model directory",
+        ) from error
+    authorities = {signer.public.thumbprint: signer.public for signer in signers}
+    # Read back as a verifier will, so that a key store's bad signature is seen now.
+    manifest = open_manifest(
+        envelope, list(authorities.values()), threshold=len(authorities)
+    )
+    return manifest, envelope
 
 
 @command(app)

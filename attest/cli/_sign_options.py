@@ -1,0 +1,77 @@
+"""The options of `attest manifest sign`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attest.cli._sign import TRAINING_FILE
+from attest.hashing import MANIFEST_NAME
+from attest.statement import MAX_VALID_DAYS
+
+__all__ = [
+    "Delegates",
+    "Dtypes",
+    "Engines",
+    "FreeSharding",
+    "Keys",
+    "Name",
+    "Output",
+    "Run",
+    "Statement",
+    "SystemPrompts",
+    "ValidDays",
+    "Version",
+]
+
+Keys = Annotated[
+    list[str],
+    typer.Option(metavar="FILE", help="Authority's private key; repeatable."),
+]
+Run = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help=f"Training run: its {TRAINING_FILE} is read."),
+]
+Statement = Annotated[
+    Path | None, typer.Option(metavar="FILE", help=f"A {TRAINING_FILE}.")
+]
+Name = Annotated[str, typer.Option(help="Model name, without a run.")]
+Version = Annotated[str, typer.Option(help="Model version, without a run.")]
+Delegates = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="Public key that may certify gateways; repeatable."
+    ),
+]
+ValidDays = Annotated[
+    int,
+    typer.Option(
+        min=1, max=MAX_VALID_DAYS, help="How long, for delegates too, from now on."
+    ),
+]
+FreeSharding = Annotated[
+    bool,
+    typer.Option(
+        "--free-sharding", help="The tensors may lie in other safetensors files."
+    ),
+]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Number format to serve in; repeatable. Default: as most are stored."
+    ),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(help="Engine that may serve; repeatable. Default: vllm."),
+]
+SystemPrompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="A governed system prompt: the file's exact text, nothing trimmed.",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option(metavar="FILE", help=f"Default: DIR/{MANIFEST_NAME}.")
+]
