@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["alive", "eventually", "group"]
+__all__ = ["alive", "descendants", "eventually", "group"]
 
 
 def alive(pid: int) -> bool:
@@ -38,3 +38,18 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def descendants(pid: int) -> list[int]:
+    """The living processes below one, parents before their children."""
+    found, pending = [], [pid]
+    while pending:
+        parent = pending.pop(0)
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                children = [int(child) for child in task.read_text().split()]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            found += children
+            pending += children
+    return [child for child in found if alive(child)]

@@ -1,0 +1,205 @@
+"""The main job on real parts: gateway, vLLM, the stock SDK, the offline verifier."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from fakes.processes import alive, descendants, eventually
+from fakes.tiny_model import make_tiny_llama
+
+from attest.bundle import Bundle
+from attest.client import openai_client
+from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
+from attest.keys import PrivateKey
+from attest.manifest import sign_statement
+from attest.policy import Policy
+from attest.signers.file import write_private_key
+from attest.statement import Terms, build_predicate
+from attest.verify import verify
+from gateway.http import httpx
+
+pytestmark = pytest.mark.engine
+
+READY_SECONDS = 400
+ASK = {"model": "tiny", "max_tokens": 8, "temperature": 0}
+USER = [{"role": "user", "content": "an unmistakable prompt"}]
+
+
+class Site:
+    """A model, its authority, and the gateway that serves it."""
+
+    def __init__(self, root):
+        self.root, self.model = root, make_tiny_llama(root / "model")
+        self.authority, issuer = PrivateKey.generate(), PrivateKey.generate()
+        write_private_key(root / "issuer.pem", issuer)
+        (root / "authority.pem").write_bytes(self.authority.public.pem)
+        files = scan_model(self.model)
+        subjects = hash_files(files)
+        predicate = build_predicate(
+            {"model": {"name": "tiny", "version": "1"}},
+            subjects=subjects,
+            tensors=hash_tensors(files),
+            terms=Terms(
+                not_before=int(time.time()) - 60,
+                dtypes=["float32"],
+                system_prompts={"house": "Be brief."},
+                delegates=[issuer.public],
+            ),
+        )
+        (self.model / MANIFEST_NAME).write_bytes(
+            sign_statement(subjects, predicate, [self.authority])
+        )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.policy = Policy(authorities=(self.authority.public,))
+        self.evidence = []
+
+    def start(self):
+        self.log = (self.root / "gateway.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gateway.cli", "serve"),
+                *("--model", self.model, "--authority", self.root / "authority.pem"),
+                *("--signer", f"file:{self.root / 'issuer.pem'}"),
+                *("--state-dir", self.root / "state", "--port", str(self.port)),
+                *("--max-model-len", "512"),
+            ],
+            stdout=self.log,
+            stderr=self.log,
+        )
+        seen = set()
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                answer = httpx.get(f"{self.url}/readyz")
+            except httpx.TransportError:
+                time.sleep(0.1)
+                continue
+            seen.add(answer.json()["progress"].partition(",")[0])
+            if answer.status_code == 200:
+                return seen
+            time.sleep(0.1)
+        raise AssertionError(self.logged())
+
+    def logged(self):
+        return (self.root / "gateway.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("site"))
+    site.phases = site.start()
+    yield site
+    if site.process.poll() is None:
+        site.process.kill()
+        site.process.wait()
+    site.log.close()
+
+
+@pytest.fixture
+def client(site):
+    def keep(*found):
+        site.evidence.append(found)
+
+    with openai_client(f"{site.url}/v1", site.policy, on_evidence=keep) as client:
+        yield client
+
+
+def test_readiness_said_what_was_going_on(site):
+    assert {"starting engine", "ready"} <= site.phases
+
+
+def test_chat_is_proven(site, client):
+    answer = client.chat.completions.create(messages=USER, **ASK)
+    assert answer.choices[0].message.role == "assistant"
+    verdict, _ = site.evidence[-1]
+    assert (verdict.tier, verdict.claims["weights"]["measured"]) == ("T1", "engine")
+
+
+def test_streamed_chat_is_proven_and_says_the_same(site, client):
+    whole = client.chat.completions.create(messages=USER, **ASK)
+    out = site.evidence[-1][0].disclosed["out.0"]
+    chunks = client.chat.completions.create(messages=USER, stream=True, **ASK)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == (whole.choices[0].message.content or "")
+    assert site.evidence[-1][0].disclosed["out.0"] == out
+
+
+def test_completion_plain_and_streamed(site, client):
+    whole = client.completions.create(prompt="abc", **ASK)
+    chunks = client.completions.create(prompt="abc", stream=True, **ASK)
+    assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"), [("Be brief.", "governed"), ("Be evil.", "unlisted")]
+)
+def test_system_prompt_shows_in_the_token(site, client, prompt, kind):
+    messages = [{"role": "system", "content": prompt}, *USER]
+    client.chat.completions.create(messages=messages, **ASK)
+    assert site.evidence[-1][0].claims["system_prompt"] == kind
+
+
+def test_bundle_from_the_gateway_proves_the_kept_answer(site, client):
+    client.chat.completions.create(messages=USER, **ASK)
+    verdict, kept = site.evidence[-1]
+    served = httpx.get(f"{site.url}/v1/attestations/{verdict.claims['jti']}")
+    bundle = Bundle.loads(served.content)
+    assert bundle.token == kept.token
+    assert verify(bundle, site.policy, at=int(time.time())).proven
+    assert verify(kept, site.policy, at=int(time.time())).step(6).status == "ok"
+
+
+def test_error_of_the_engine_is_attested(site):
+    answer = httpx.post(
+        f"{site.url}/v1/chat/completions", json={**ASK, "model": "no", "messages": USER}
+    )
+    assert answer.status_code == 404
+    assert answer.headers["attestation-id"]
+
+
+def test_prompt_and_answer_are_in_no_log_and_no_store(site, client):
+    client.chat.completions.create(messages=USER, **ASK)
+    places = [p for p in (site.root / "state").rglob("*") if p.is_file()]
+    for path in [*places, site.root / "gateway.log"]:
+        assert b"unmistakable" not in path.read_bytes(), path
+
+
+def test_second_gateway_on_the_same_port_says_so(site):
+    arguments = [
+        *(sys.executable, "-m", "gateway.cli", "serve"),
+        *("--model", site.model, "--authority", site.root / "authority.pem"),
+        *("--signer", f"file:{site.root / 'issuer.pem'}"),
+        *("--state-dir", site.root / "other", "--port", str(site.port)),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "Address already in use" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_dead_engine_is_an_attested_503_and_a_clean_end(site):
+    """Last: it ends what the other tests ask."""
+    keeper, *engine = descendants(site.process.pid)
+    assert len(engine) >= 3
+    os.kill(engine[0], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{site.url}/readyz").status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    answer = httpx.post(
+        f"{site.url}/v1/chat/completions", json={**ASK, "messages": USER}
+    )
+    assert answer.status_code == 503
+    served = httpx.get(f"{site.url}/v1/attestations/{answer.headers['attestation-id']}")
+    assert json.loads(served.content)["token"]
+    site.process.send_signal(signal.SIGTERM)
+    assert site.process.wait(60) == 0
+    assert eventually(lambda: not any(map(alive, [keeper, *engine])))
