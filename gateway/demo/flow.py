@@ -89,22 +89,21 @@ def _train(demo: _Demo) -> None:
 
 def _make_copies(demo: _Demo) -> str:
     """Altered copies of the model; returns the tensor with a flipped bit."""
-    from attest.training.variants import (  # noqa: PLC0415
-        cast_weights,
-        fine_tune,
-        reshard_weights,
-    )
+    from attest.training.demo import contrary_rows  # noqa: PLC0415
+    from attest.training.finetune import finetune  # noqa: PLC0415
+    from attest.training.weights import cast, reshard  # noqa: PLC0415
 
+    model, copies = demo.world.model, demo.world.copies
     with demo.scene("Making altered copies of the model") as report:
         report("one bit flipped")
-        flipped = demo.world.copy("flipped")
-        tensor = world.flip_one_bit(flipped / "model.safetensors")
+        shutil.copytree(model, copies / "flipped")
+        tensor = world.flip_one_bit(copies / "flipped" / "model.safetensors")
         report("fine-tuned")
-        fine_tune(demo.world.copy("fine-tuned"))
+        finetune(model, copies / "fine-tuned", rows=contrary_rows())
         report("cast to bfloat16")
-        cast_weights(demo.world.copy("cast"), dtype="bfloat16")
+        cast(model, copies / "cast", dtype="bfloat16")
         report("re-sharded into two files")
-        reshard_weights(demo.world.copy("re-sharded"), shards=2)
+        reshard(model, copies / "re-sharded", shards=2)
     return tensor
 
 
@@ -124,7 +123,7 @@ def _refusals(demo: _Demo, flipped_tensor: str) -> None:
     }
     for name, words in expected.items():
         with demo.scene(f"Serving the copy that was {name}"):
-            gateway = _start(demo, name, demo.world.root / "copies" / name)
+            gateway = _start(demo, name, demo.world.copies / name)
             status = gateway.wait_refused(seconds=120)
             path, claims = gateway.refusal(demo.world, name)
             signed = _attest("verify", "refusal", str(path), demo=demo) == 0
@@ -279,7 +278,7 @@ def run_demo(root: Path, console: Console) -> int:
         _train(demo)
         tensor = _make_copies(demo)
         honest = _start(demo, "honest", demo.world.model)
-        resharded = _start(demo, "re-sharded", root / "copies" / "re-sharded")
+        resharded = _start(demo, "re-sharded", demo.world.copies / "re-sharded")
         _refusals(demo, tensor)
         with demo.scene(
             "Waiting for the gateway to load and check the weights"

@@ -1,7 +1,6 @@
 """The demo's training authority: keys, a manifest, and altered copies of a model."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,9 +47,10 @@ class World:
         """The private key that certifies the gateway's session keys."""
         return self.root / "issuer.key.pem"
 
-    def copy(self, name: str) -> Path:
-        """A copy of the model directory, manifest included, to be altered."""
-        return Path(shutil.copytree(self.model, self.root / "copies" / name))
+    @property
+    def copies(self) -> Path:
+        """Altered copies of the model, each with the manifest of the original."""
+        return self.root / "copies"
 
 
 def make_keys(world: World) -> tuple[PrivateKey, PrivateKey]:
