@@ -22,14 +22,14 @@ __all__ = ["FLAVOURS", "Answer", "Flavour", "ask"]
 _OURS = {httpx: attest.client.httpx, httpx2: attest.client.httpx2}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Flavour:
     """One library, sync or async."""
 
     http: Any
     is_async: bool
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.http.__name__}-{'async' if self.is_async else 'sync'}"
 
 
