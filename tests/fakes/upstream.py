@@ -120,8 +120,8 @@ class ScriptedEngine:
         try:
             while await self._one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side went away, or `stop` was called
         finally:
             self._open -= 1
             if not self._open:
