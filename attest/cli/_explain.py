@@ -51,6 +51,10 @@ MANIFEST_MEMBERS: Mapping[str, tuple[str, str]] = {
         "that their holders are careful",
     ),
     "validity": ("from when until when answers may refer to it", ""),
+    "trustAnchors": (
+        "keys of the transparency logs, and of their witnesses, that count",
+        "that a log holds every answer: each answer brings its own proof",
+    ),
     "limits": ("what the trainer itself says is not shown", ""),
     "derivation": ("which model it was made from, and how", ""),
 }

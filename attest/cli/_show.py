@@ -29,7 +29,11 @@ def manifest_tree(manifest: Manifest, keyids: Sequence[str]) -> RenderableType:
     _constitution(tree, manifest)
     _principles(tree, manifest.predicate.get("principles"))
     _weights(tree, manifest)
-    _members(tree, manifest.predicate, ("training", "evaluation", "derivation"))
+    _members(
+        tree,
+        manifest.predicate,
+        ("training", "evaluation", "derivation", "trustAnchors"),
+    )
     _runtime(tree, manifest)
     _delegations(tree, manifest)
     _rows(
