@@ -14,6 +14,7 @@ from typing import Any
 
 from attest.canonical import read_object
 from attest.errors import FormatError, UnsupportedVersionError
+from attest.log.proof import LogProof
 
 __all__ = ["MAX_BUNDLE", "MEDIA_TYPE", "Bundle", "Endorsements"]
 
@@ -70,6 +71,7 @@ class Bundle:
             comment of a stream, if at hand.
         response_digest: digest of the response without that comment, from a holder that
             hashed it as it passed and kept nothing. It is not written to the file.
+        log: that the token is in a transparency log, if it was at hand.
     """
 
     token: str
@@ -79,6 +81,7 @@ class Bundle:
     request: bytes | None = None
     response: bytes | None = None
     response_digest: str | None = None
+    log: LogProof | None = None
 
     @classmethod
     def of(cls, token: str, endorsements: Endorsements) -> "Bundle":
@@ -108,6 +111,8 @@ class Bundle:
             "bootRecord": self.boot_record,
             "manifest": json.loads(self.manifest),
         }
+        if self.log is not None:
+            value["log"] = self.log.to_json()
         for name, body in (("request", self.request), ("response", self.response)):
             if body is not None:
                 value[name] = base64.b64encode(body).decode("ascii")
@@ -138,6 +143,7 @@ class Bundle:
             cls.of(token, Endorsements.from_json(value)),
             request=_body(value, "request"),
             response=_body(value, "response"),
+            log=LogProof.from_json(value["log"]) if "log" in value else None,
         )
 
 

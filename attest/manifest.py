@@ -26,6 +26,7 @@ from attest.errors import (
     UnsupportedVersionError,
 )
 from attest.keys import PublicKey, Signer
+from attest.log.note import NoteKey
 from attest.weights import TensorDigest, tensor_root
 
 __all__ = [
@@ -161,6 +162,8 @@ class Manifest:
         tensors: one entry per tensor, or empty when the manifest holds the root alone.
         free_sharding: the same tensors may lie in other safetensors files.
         constitution: {id, version, digest}; None for weights-only evidence.
+        logs: keys of the transparency logs that gateways may use (trustAnchors.logs).
+        witnesses: keys of those who cosign them (trustAnchors.witnesses).
         predicate: the whole predicate as parsed, for display.
     """
 
@@ -177,6 +180,8 @@ class Manifest:
     delegations: tuple[Delegation, ...]
     not_before: int
     not_after: int
+    logs: tuple[NoteKey, ...]
+    witnesses: tuple[NoteKey, ...]
     predicate: Mapping[str, Any]
     signed_by: tuple[str, ...] = field(default=())
 
@@ -269,6 +274,7 @@ def parse_statement(payload: bytes) -> Manifest:
     predicate = _Reader(statement, "$").child("predicate")
     model, weights = predicate.child("model"), predicate.child("weights")
     tree, validity = weights.child("tensorTree"), predicate.child("validity")
+    anchors = predicate.child("trustAnchors", optional=True)
     if tree.text("alg") != TREE_ALG:
         raise UnsupportedVersionError(f"manifest: tensorTree.alg is not {TREE_ALG}")
     tensors = tuple(map(_tensor, weights.children("tensors")))
@@ -305,6 +311,8 @@ def parse_statement(payload: bytes) -> Manifest:
         ),
         not_before=validity.time("notBefore"),
         not_after=validity.time("notAfter"),
+        logs=tuple(map(NoteKey.parse, anchors.texts("logs"))),
+        witnesses=tuple(map(NoteKey.parse, anchors.texts("witnesses"))),
         predicate=predicate.value,
     )
 

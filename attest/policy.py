@@ -9,6 +9,7 @@ from attest.canonical import read_object
 from attest.claims import Measured, Outcome, SystemPrompt
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import PublicKey
+from attest.log.note import NoteKey
 
 __all__ = ["Policy", "Tier"]
 
@@ -57,6 +58,13 @@ class Policy:
         outcomes: how a response may have ended.
         system_prompts: which of governed, unlisted and absent are accepted.
         max_age_seconds: oldest `iat` that is accepted, None for any age.
+        logs: keys (vkeys) of the only logs that count, None for the manifest's.
+        witnesses: keys (vkeys) of the only witnesses that count, None for the
+            manifest's.
+        witness_threshold: how many of them must have cosigned for tier T2, None for
+            more than half.
+        max_log_delay_seconds: how long after `iat` they may have seen the token for
+            tier T2: by so much it could be back-dated.
     """
 
     authorities: tuple[PublicKey, ...]
@@ -66,6 +74,10 @@ class Policy:
     outcomes: frozenset[Outcome] = frozenset({Outcome.COMPLETE})
     system_prompts: frozenset[SystemPrompt] = frozenset(SystemPrompt)
     max_age_seconds: int | None = None
+    logs: tuple[NoteKey, ...] | None = None
+    witnesses: tuple[NoteKey, ...] | None = None
+    witness_threshold: int | None = None
+    max_log_delay_seconds: int = 3600
 
     def __post_init__(self) -> None:
         distinct = {key.thumbprint for key in self.authorities}
@@ -74,6 +86,8 @@ class Policy:
                 f"policy: threshold {self.threshold} with {len(distinct)} authorities",
                 hint="name at least one authority: --authority authority.pub.pem",
             )
+        if self.witness_threshold is not None and self.witness_threshold < 1:
+            raise ConfigurationError("policy: witness_threshold must be at least 1")
 
     @classmethod
     def from_json(cls, data: bytes) -> "Policy":
@@ -112,6 +126,10 @@ class Policy:
             "outcomes": sorted(self.outcomes),
             "system_prompts": sorted(self.system_prompts),
             "max_age_seconds": self.max_age_seconds,
+            "logs": _texts(self.logs),
+            "witnesses": _texts(self.witnesses),
+            "witness_threshold": self.witness_threshold,
+            "max_log_delay_seconds": self.max_log_delay_seconds,
         }
 
 
@@ -121,6 +139,18 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _integer_or_none(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _note_keys(texts: Any) -> tuple[NoteKey, ...] | None:
+    return None if texts is None else tuple(map(NoteKey.parse, texts))
+
+
+def _texts(keys: tuple[NoteKey, ...] | None) -> list[str] | None:
+    return None if keys is None else list(map(str, keys))
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "authorities": lambda keys: tuple(map(PublicKey.from_jwk, keys)),
     "threshold": _integer,
@@ -128,5 +158,9 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "min_measured": Measured,
     "outcomes": lambda names: frozenset(map(Outcome, names)),
     "system_prompts": lambda names: frozenset(map(SystemPrompt, names)),
-    "max_age_seconds": lambda age: None if age is None else _integer(age),
+    "max_age_seconds": _integer_or_none,
+    "logs": _note_keys,
+    "witnesses": _note_keys,
+    "witness_threshold": _integer_or_none,
+    "max_log_delay_seconds": _integer,
 }

@@ -15,6 +15,7 @@ from typing import Any
 from attest.digests import digest, to_hex
 from attest.errors import ConfigurationError
 from attest.keys import PublicKey
+from attest.log.note import NoteKey
 from attest.manifest import ISSUER_ROLE, TREE_ALG
 from attest.weights import TensorDigest, tensor_root
 
@@ -61,6 +62,8 @@ class Terms:
         system_prompts: name to the exact text, as it will stand in a request.
         delegates: keys that may certify the session keys of gateways.
         free_sharding: the same tensors may lie in other safetensors files.
+        logs: keys (vkeys) of the transparency logs that gateways may use.
+        witnesses: keys (vkeys) of those who cosign these logs.
     """
 
     not_before: int
@@ -72,6 +75,8 @@ class Terms:
     system_prompts: Mapping[str, str] = field(default_factory=dict)
     delegates: Sequence[PublicKey] = ()
     free_sharding: bool = False
+    logs: Sequence[NoteKey] = ()
+    witnesses: Sequence[NoteKey] = ()
 
 
 def build_predicate(
@@ -112,6 +117,7 @@ def build_predicate(
             for key in terms.delegates
         ],
         "validity": validity,
+        **_trust_anchors(terms),
     }
 
 
@@ -161,6 +167,12 @@ def _runtime(subjects: Mapping[str, str], terms: Terms) -> dict[str, Any]:
             for name, text in terms.system_prompts.items()
         ],
     }
+
+
+def _trust_anchors(terms: Terms) -> dict[str, Any]:
+    found = {"logs": terms.logs, "witnesses": terms.witnesses}
+    anchors = {name: list(map(str, keys)) for name, keys in found.items() if keys}
+    return {"trustAnchors": anchors} if anchors else {}
 
 
 def _time(seconds: int) -> str:

@@ -30,7 +30,7 @@ from attest.bundle import Bundle
 from attest.certificates import MAX_SKEW_SECONDS, certified_key, issuer_uri
 from attest.claims import Measured, Outcome, check_claims, check_salted
 from attest.delivery import split_stream
-from attest.digests import digest, digests_equal
+from attest.digests import digest, digests_equal, parse_digest
 from attest.errors import (
     AttestError,
     EvidenceUnavailableError,
@@ -45,6 +45,7 @@ from attest.keys import PublicKey
 from attest.manifest import Manifest, open_manifest
 from attest.policy import Policy, Tier
 from attest.tokens import Token
+from attest.transparency import check_log, named_logs
 
 __all__ = [
     "MAX_SKEW_SECONDS",
@@ -331,7 +332,16 @@ class _Run:
         return "; ".join([*notes, f"signed {max(0, self.at - self.iat)} s ago"])
 
     def log(self) -> str:
-        raise NotChecked("the bundle holds no log proof")
+        proof, trust = self.bundle.log, (self.sure_manifest, self.policy)
+        if proof is None:
+            raise NotChecked("the bundle holds no log proof")
+        if not named_logs(*trust):
+            raise NotChecked("neither manifest nor policy names the key of a log")
+        leaf = parse_digest(self.token.digest)
+        found = check_log(proof, leaf, signed_at=self.iat, at=self.at, trust=trust)
+        if found.witnessed:
+            self.tier = Tier.T2
+        return found.detail
 
     def status(self) -> str:
         raise NotChecked("the bundle holds no status list")

@@ -1,0 +1,86 @@
+"""Whether a statement stands in a log that witnesses watch, by a policy.
+
+A log proof makes the operator accountable: with enough cosignatures the statement can't
+be taken back, shown to one and hidden from another, or dated before it was made.
+"""
+
+from dataclasses import dataclass
+
+from attest.certificates import MAX_SKEW_SECONDS
+from attest.errors import EvidenceUnavailableError, ExpiredError, VerificationError
+from attest.log.proof import Logged, LogProof, majority
+from attest.manifest import Manifest
+from attest.policy import Policy
+
+__all__ = ["Transparency", "check_log", "named_logs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transparency:
+    """What a verified log proof adds, in one line, and whether it reaches tier T2."""
+
+    witnessed: bool
+    detail: str
+
+
+def named_logs(manifest: Manifest, policy: Policy) -> bool:
+    """Whether there is a log whose proofs can be judged."""
+    return bool(manifest.logs if policy.logs is None else policy.logs)
+
+
+def check_log(
+    proof: LogProof,
+    leaf: bytes,
+    *,
+    signed_at: int,
+    at: int,
+    trust: tuple[Manifest, Policy],
+) -> Transparency:
+    """Judge a log proof. The policy's logs and witnesses stand above the manifest's.
+
+    Args:
+        proof: from the bundle.
+        leaf: SHA-256 of the statement's signing input.
+        signed_at: the statement's own `iat`.
+        at: the verifier's clock.
+        trust: the verified manifest and the policy.
+
+    Raises:
+        EvidenceUnavailableError: neither names a log.
+        FormatError, SignatureError, VerificationError: the proof does not hold, or
+            witnesses saw the statement before it says that it was signed.
+        ExpiredError: it was cosigned in the future of this clock.
+    """
+    manifest, policy = trust
+    if not named_logs(manifest, policy):
+        raise EvidenceUnavailableError("log: neither manifest nor policy names a log")
+    found = proof.verify(
+        leaf,
+        logs=manifest.logs if policy.logs is None else policy.logs,
+        witnesses=manifest.witnesses if policy.witnesses is None else policy.witnesses,
+    )
+    times = [item.at for item in found.cosignatures]
+    if times and signed_at > times[0] + MAX_SKEW_SECONDS:
+        raise VerificationError(
+            f"log: a witness saw the token {signed_at - times[0]} s before it says it "
+            "was signed"
+        )
+    if times and times[-1] > at + MAX_SKEW_SECONDS:
+        raise ExpiredError("log: cosigned in the future of this clock")
+    witnessed, words = _witnessed(found, policy, signed_at)
+    head = found.checkpoint
+    return Transparency(
+        witnessed, f"entry {proof.index} of {head.size} in {head.origin}; {words}"
+    )
+
+
+def _witnessed(found: Logged, policy: Policy, signed_at: int) -> tuple[bool, str]:
+    needed = policy.witness_threshold or majority(found.witness_count)
+    times = [item.at for item in found.cosignatures]
+    count = f"{len(times)} of {found.witness_count} witnesses cosigned"
+    if len(times) < needed:
+        return False, f"{count}, {needed} must for tier T2"
+    delay = max(0, times[needed - 1] - signed_at)
+    if delay > policy.max_log_delay_seconds:
+        return False, f"{count}, but {delay} s after iat: it could be back-dated"
+    return True, f"{count}, within {delay} s"
