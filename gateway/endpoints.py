@@ -82,7 +82,7 @@ def refusal(path: str) -> HttpError:
     """
     if any(segment in _LAST_SEGMENTS for segment in _segments(path)):
         return DeniedEndpointError(
-            "this endpoint could change or by-pass the verified weights and is never "
+            "this endpoint could change or bypass the verified weights and is never "
             "served",
             hint="restart the gateway to serve other weights",
         )

@@ -10,7 +10,7 @@
     └── HttpError                 ends a request; carries the status for the client
         ├── RequestError          the client's request is unusable (400 and others)
         ├── AuthenticationError   no valid API key (401)
-        ├── DeniedEndpointError   would change or by-pass the verified weights (403)
+        ├── DeniedEndpointError   would change or bypass the verified weights (403)
         ├── UnknownEndpointError  not served here (404)
         ├── OverloadedError       too many requests in flight (429), or not ready (503)
         ├── UpstreamDownError     the engine takes no connection (503)
@@ -150,7 +150,7 @@ class AuthenticationError(HttpError):
 
 
 class DeniedEndpointError(HttpError):
-    """The path would change or by-pass the verified weights."""
+    """The path would change or bypass the verified weights."""
 
     code = "denied_endpoint"
     default_status = 403

@@ -68,7 +68,7 @@ async def test_denied_by_name(gateway, path):
         assert status == 403
         error = json.loads(body)["error"]
         assert error["type"] == "permission_error"
-        assert "by-pass the verified weights" in error["message"]
+        assert "bypass the verified weights" in error["message"]
     assert gateway.engine.requests == []
 
 

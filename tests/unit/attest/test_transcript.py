@@ -471,7 +471,7 @@ def test_value_that_changes_within_a_stream_is_malformed(first):
     assert from_stream(delta(first) + delta(second)).malformed
 
 
-@pytest.mark.parametrize("reason", ["stop\n", "caf\u00e9", "x" * 65, 1])
+@pytest.mark.parametrize("reason", ["stop\n", "\u00e9", "x" * 65, 1])
 def test_finish_reason_that_is_no_word_is_malformed(reason):
     assert from_body(body({"content": "a"}, finish_reason=reason)).malformed
 
