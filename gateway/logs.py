@@ -18,8 +18,8 @@ def configure_logs() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=True,
+        # Looked up at each use, since whoever embeds us may have replaced stdout.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stdout),
     )
     # httpx2 and uvicorn name request paths at INFO; warnings are all that is wanted.
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
