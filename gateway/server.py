@@ -20,10 +20,9 @@ from attest.errors import AttestError, ConfigurationError
 from gateway.app import build_app
 from gateway.attestations import Attester
 from gateway.boot import Boot
-from gateway.engine.managed import ManagedEngine
 from gateway.logs import log
 from gateway.settings import Settings
-from gateway.startup import Startup
+from gateway.startup import Engine, Startup
 from gateway.state import AppState
 from gateway.store.sqlite import SqliteStore
 
@@ -123,7 +122,7 @@ class _Process:
         self._server.should_exit = True
 
     async def _serve(
-        self, boot: Boot, engine: ManagedEngine, serving: "asyncio.Task[None]"
+        self, boot: Boot, engine: Engine, serving: "asyncio.Task[None]"
     ) -> None:
         self._store.add_boot(boot.digest, boot.endorsements())
         attester = Attester(boot, self._store, time.time)

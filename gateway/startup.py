@@ -48,6 +48,9 @@ class Engine(Protocol):
     async def evidence(self, nonce: str) -> dict[str, Any]:
         """Its report about itself."""
 
+    async def wait(self) -> int:
+        """Its exit status, once it has ended."""
+
     async def stop(self) -> None:
         """End it, and every process that it started."""
 
