@@ -36,6 +36,7 @@ __all__ = [
     "Fetch",
     "Fetched",
     "Kind",
+    "OnEvidence",
     "Plan",
     "StreamCheck",
     "is_attested",

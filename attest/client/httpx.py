@@ -39,6 +39,7 @@ class AttestTransport(SyncVerifier, httpx.BaseTransport):
     """
 
     _http = httpx
+    _default = httpx.HTTPTransport
     _stream = _Stream
 
 
@@ -46,4 +47,5 @@ class AsyncAttestTransport(AsyncVerifier, httpx.AsyncBaseTransport):
     """The same for `httpx.AsyncClient`, over `httpx.AsyncHTTPTransport()`."""
 
     _http = httpx
+    _default = httpx.AsyncHTTPTransport
     _stream = _AsyncStream

@@ -39,6 +39,7 @@ class AttestTransport(SyncVerifier, httpx2.BaseTransport):
     """
 
     _http = httpx2
+    _default = httpx2.HTTPTransport
     _stream = _Stream
 
 
@@ -46,4 +47,5 @@ class AsyncAttestTransport(AsyncVerifier, httpx2.AsyncBaseTransport):
     """The same for `httpx2.AsyncClient`, over `httpx2.AsyncHTTPTransport()`."""
 
     _http = httpx2
+    _default = httpx2.AsyncHTTPTransport
     _stream = _AsyncStream

@@ -109,7 +109,9 @@ class AsyncCheckedStream:
 class _Verifier:
     """What both transports share."""
 
+    # Of the library: itself, the class of the inner transport, our stream.
     _http: Any
+    _default: Any
     _stream: Any
 
     def __init__(
@@ -120,11 +122,8 @@ class _Verifier:
         on_evidence: OnEvidence | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._inner = inner or self._default_inner()
+        self._inner = inner or self._default()
         self._examiner = Examiner(policy, on_evidence=on_evidence, clock=clock)
-
-    def _default_inner(self) -> Any:
-        raise NotImplementedError
 
     def _open(self, request: _Request, content: bytes) -> Exchange:
         nonce = secrets.token_urlsafe(24)
@@ -183,9 +182,6 @@ class SyncVerifier(_Verifier):
     def close(self) -> None:
         """Close the inner transport."""
         self._inner.close()
-
-    def _default_inner(self) -> Any:
-        return self._http.HTTPTransport()
 
     def _examine(self, exchange: Exchange, response: _Response) -> None:
         kind = read_head(exchange, response.status_code, response.headers)
@@ -254,9 +250,6 @@ class AsyncVerifier(_Verifier):
     async def aclose(self) -> None:
         """Close the inner transport."""
         await self._inner.aclose()
-
-    def _default_inner(self) -> Any:
-        return self._http.AsyncHTTPTransport()
 
     async def _examine(self, exchange: Exchange, response: _Response) -> None:
         kind = read_head(exchange, response.status_code, response.headers)

@@ -140,9 +140,11 @@ class AttestedGateway:
             return _json(self.world.endorsements)
         if request.method == "GET":
             return self._evidence(request.path.rpartition("/")[2])
-        if request.path not in _ANSWERS:
+        # The gateway may be reached below a path of its own.
+        path = "/v1/" + request.path.rpartition("/v1/")[2]
+        if path not in _ANSWERS:
             return _json({"count": 3})
-        return self.mangle(self._answer(request))
+        return self.mangle(self._answer(request, path))
 
     def _evidence(self, name: str) -> Reply:
         if self.pending and name in self._bundles:
@@ -153,8 +155,8 @@ class AttestedGateway:
             return _json({"error": {"message": "unknown"}}, 404)
         return Reply(200, {"content-type": MEDIA_TYPE}, self._bundles[name].dumps())
 
-    def _answer(self, request: Received) -> Reply:
-        plain, stream = _ANSWERS[request.path]
+    def _answer(self, request: Received, path: str) -> Reply:
+        plain, stream = _ANSWERS[path]
         streamed = json.loads(request.body).get("stream") and self.status < 400
         body = stream if streamed else plain
         if self.status >= 400:
@@ -166,7 +168,7 @@ class AttestedGateway:
             body,
             nonce=request.headers.get("attestation-nonce"),
             status=self.status,
-            dialect=_DIALECTS[request.path],
+            dialect=_DIALECTS[path],
         )
         name = f"att_{len(self._bundles)}"
         bundle = replace(self.world.bundle(), token=token, request=None, response=None)
@@ -191,6 +193,7 @@ def inner(gateway: AttestedGateway, http: Any) -> Any:
     class Stream(http.SyncByteStream, http.AsyncByteStream):
         def __init__(self, body: bytes) -> None:
             self.chunks = chunked(body, gateway.chunk)
+            self.is_closed = False
 
         def __iter__(self) -> Iterator[bytes]:
             yield from self.chunks
@@ -200,10 +203,11 @@ def inner(gateway: AttestedGateway, http: Any) -> Any:
                 yield chunk
 
         def close(self) -> None:
-            gateway.closed += 1
+            gateway.closed += not self.is_closed
+            self.is_closed = True
 
         async def aclose(self) -> None:
-            gateway.closed += 1
+            self.close()
 
     def handle(request: Any) -> Any:
         headers = {name.lower(): value for name, value in request.headers.items()}
