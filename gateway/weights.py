@@ -18,38 +18,44 @@ __all__ = ["check_model_directory"]
 _MAX_NAMED = 3
 
 
-def _describe(name: str, listed: TensorDigest | None, found: TensorDigest) -> str:
+def _difference(listed: TensorDigest | None, found: TensorDigest) -> str:
     if listed is None:
-        return f"tensor {name} is not in the manifest"
+        return f"tensor {found.name} is not in the manifest"
     expected, seen = (
         f"{item.dtype} {list(item.shape)} {item.sha256}" for item in (listed, found)
     )
-    return f"tensor {name}: expected {expected}, found {seen}"
+    return f"tensor {found.name}: expected {expected}, found {seen}"
 
 
-def _name_tensors(
-    manifest: Manifest, files: Sequence[ModelFile], error: ManifestMismatchError
-) -> ManifestMismatchError:
-    """The same error, with the tensors that differ in the first changed weight file."""
-    suspects = [file for file in files if file.name in error.changed]
-    suspects = [file for file in suspects if file.name.endswith(".safetensors")][:1]
-    if not suspects or not manifest.tensors:
-        return error
+def _differences(manifest: Manifest, files: Sequence[ModelFile]) -> list[str]:
+    """One sentence for each tensor in `files` that is not the manifest's."""
     listed = {tensor.name: tensor for tensor in manifest.tensors}
     try:
-        found = hash_tensors(suspects)
+        owners, found = tensor_files(files), hash_tensors(files)
     except AttestError as unreadable:
-        details = [str(unreadable)]
-    else:
-        details = [
-            _describe(tensor.name, listed.get(tensor.name), tensor)
-            for tensor in found
-            if listed.get(tensor.name) != tensor
-        ]
+        return [str(unreadable)]
+    return [
+        f"{owners[tensor.name]}: {_difference(listed.get(tensor.name), tensor)}"
+        for tensor in found
+        if listed.get(tensor.name) != tensor
+    ]
+
+
+def _with_tensors(
+    error: ManifestMismatchError, manifest: Manifest, files: Sequence[ModelFile]
+) -> ManifestMismatchError:
+    """The same error, which now says which file holds which wrong tensor."""
+    if not manifest.tensors:
+        return error
+    # Where sharding is fixed, only a changed file can hold a changed tensor.
+    suspects = [f for f in files if manifest.free_sharding or f.name in error.changed]
+    details = _differences(manifest, suspects)
+    if not details:
+        return error
     more = len(details) - _MAX_NAMED
     text = "; ".join(details[:_MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
     return ManifestMismatchError(
-        f"{error}; in {suspects[0].name}: {text}",
+        f"{error}; {text}",
         hint=error.hint,
         changed=error.changed,
         missing=error.missing,
@@ -69,6 +75,14 @@ def _check_index(root: Path, files: Sequence[ModelFile]) -> None:
                     hint="write it again with the tool that split the weights",
                     changed=(file.name,),
                 )
+
+
+def _check_free(root: Path, manifest: Manifest, files: Sequence[ModelFile]) -> None:
+    try:
+        check_tensors(manifest, hash_tensors(files))
+    except FormatError as error:
+        raise ManifestMismatchError(f"weights: {error}", hint=error.hint) from error
+    _check_index(root, files)
 
 
 def check_model_directory(
@@ -97,11 +111,7 @@ def check_model_directory(
 
     try:
         check_files(manifest, hash_files(files, progress=advance))
+        if manifest.free_sharding:
+            _check_free(root, manifest, files)
     except ManifestMismatchError as error:
-        raise _name_tensors(manifest, files, error) from error
-    if manifest.free_sharding:
-        try:
-            check_tensors(manifest, hash_tensors(files))
-        except FormatError as error:
-            raise ManifestMismatchError(f"weights: {error}", hint=error.hint) from error
-        _check_index(root, files)
+        raise _with_tensors(error, manifest, files) from error

@@ -41,7 +41,7 @@ def test_flipped_bit_names_file_and_tensor(model):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    error = refused(model, r"in model.safetensors: tensor head: expected F32 \[2\] sha")
+    error = refused(model, r"model.safetensors: tensor head: expected F32 \[2\] sha")
     assert error.changed == ("model.safetensors",)
     assert "attest weights digest" in error.hint
 
@@ -66,7 +66,7 @@ def test_many_changed_tensors_are_counted_not_listed(tmp_path):
 def test_truncated_safetensors(model):
     path = model.root / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-3])
-    refused(model, "changed: model.safetensors; in model.safetensors")
+    refused(model, "changed: model.safetensors; model.safetensors: ")
 
 
 @pytest.mark.parametrize("name", ["evil.safetensors", "modeling.py", "x.bin", ".git/x"])
@@ -110,7 +110,13 @@ def test_index_that_lies_is_refused(free):
 def test_free_sharding_never_covers_a_changed_tensor(free):
     reshard(free)
     write_safetensors(free.root / "a.safetensors", {"head": [4.0, 5.5]})
-    refused(free, "changed: head")
+    refused(free, "changed: head; a.safetensors: tensor head: expected F32")
+
+
+def test_free_sharding_names_tensors_beside_a_changed_configuration(free):
+    (free.root / "config.json").write_text("{}")
+    write_safetensors(free.root / "model.safetensors", {"embed": [1.0], "head": [4.0]})
+    refused(free, "changed: config.json; model.safetensors: tensor embed: expected")
 
 
 def test_free_sharding_never_covers_a_tensor_too_many(free):
