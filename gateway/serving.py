@@ -70,6 +70,16 @@ _FIXED: Mapping[str, Any] = {
     "plugins": "attested,attested_evidence",
 }
 
+# What a stock engine wraps its answers in. Start-up code of others (SageMaker's, say) adds
+# its own inside the engine, where it edits text before anything is signed; a function
+# shows as starlette's BaseHTTPMiddleware, which therefore is not here.
+_MIDDLEWARE = frozenset(
+    {
+        "prometheus_fastapi_instrumentator.middleware.PrometheusInstrumentatorMiddleware",
+        "starlette.middleware.cors.CORSMiddleware",
+    }
+)
+
 # An installed package in one of these groups changes answers whatever VLLM_PLUGINS
 # says, and no hash of vLLM's shows it.
 _UNFILTERED_GROUPS = ("vllm.logits_processors",)
@@ -165,6 +175,14 @@ def _check_state(manifest: Manifest, state: Mapping[str, Any], dtype: str) -> No
 
 
 def _check_code(evidence: Mapping[str, Any]) -> None:
+    installed = evidence["serving_state"].get("installed_middleware")
+    foreign = [
+        name
+        for name in installed or ()
+        if not str(name).startswith("vllm.") and name not in _MIDDLEWARE
+    ]
+    stock = isinstance(installed, list) and not foreign
+    _refuse_unless(stock, "middleware in the engine", "only vLLM's own", foreign)
     groups = evidence["entry_points"]
     for group in _UNFILTERED_GROUPS:
         found = [item.get("dist") for item in groups.get(group, ())]

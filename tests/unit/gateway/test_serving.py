@@ -31,6 +31,10 @@ def evidence():
             "dtype": "float32",
             "quantization": None,
             "chat_template_sha256": TEMPLATE,
+            "installed_middleware": [
+                "vllm.entrypoints.serve.elastic_ep.middleware.ScalingMiddleware",
+                "starlette.middleware.cors.CORSMiddleware",
+            ],
         },
         "entry_points": {
             "vllm.general_plugins": [
@@ -124,6 +128,18 @@ def test_report_without_a_part_is_refused(manifest, evidence, name):
 def test_logits_processor_package_is_refused(manifest, evidence):
     evidence["entry_points"]["vllm.logits_processors"] = [{"dist": "evil"}]
     with pytest.raises(StartupRefusedError, match="evil"):
+        check(manifest, evidence)
+
+
+@pytest.mark.parametrize(
+    "installed",
+    [None, ["starlette.middleware.base.BaseHTTPMiddleware"], ["evil.Middleware"]],
+)
+def test_middleware_of_others_inside_the_engine_is_refused(
+    manifest, evidence, installed
+):
+    evidence["serving_state"]["installed_middleware"] = installed
+    with pytest.raises(StartupRefusedError, match="middleware in the engine"):
         check(manifest, evidence)
 
 

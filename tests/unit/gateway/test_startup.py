@@ -41,6 +41,7 @@ class FakeEngine:
             "dtype": self.spec.dtype,
             "quantization": None,
             "chat_template_sha256": self.template,
+            "installed_middleware": [],
         }
         found = {
             "nonce": nonce,
