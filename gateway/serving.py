@@ -70,9 +70,9 @@ _FIXED: Mapping[str, Any] = {
     "plugins": "attested,attested_evidence",
 }
 
-# What a stock engine wraps its answers in. Start-up code of others (SageMaker's, say) adds
-# its own inside the engine, where it edits text before anything is signed; a function
-# shows as starlette's BaseHTTPMiddleware, which therefore is not here.
+# What a stock engine wraps its answers in. Start-up code of others (SageMaker's, say)
+# adds its own inside the engine, where it edits text before anything is signed; a
+# function shows as starlette's BaseHTTPMiddleware, which therefore is not here.
 _MIDDLEWARE = frozenset(
     {
         "prometheus_fastapi_instrumentator.middleware.PrometheusInstrumentatorMiddleware",
@@ -112,7 +112,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         flag = argument.partition("=")[0]
         if argument.startswith("-") and flag not in _ALLOWED_FLAGS:
             raise ConfigurationError(
-                f"engine.extra_args: {flag} is not allowed, since it could change which "
+                f"engine.extra_args: {flag} is not allowed: it could change which "
                 "weights, adapters, prompts or code produce an answer",
                 hint=f"allowed are: {', '.join(sorted(_ALLOWED_FLAGS))}",
             )
