@@ -139,9 +139,10 @@ class PublicKey:
         if data.lstrip().startswith(b"{"):
             return cls.from_jwk(read_object(data, max_bytes=_MAX_KEY_FILE))
         try:
-            return cls._of(serialization.load_pem_public_key(data))
+            key = serialization.load_pem_public_key(data)
         except (ValueError, UnsupportedAlgorithm):
             raise FormatError("key: not a public key in PEM or JWK form") from None
+        return cls._of(key)
 
     @classmethod
     def from_jwk(cls, jwk: object) -> "PublicKey":
