@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from attest.bundle import Bundle
 from attest.errors import ConfigurationError
@@ -175,7 +176,7 @@ def _ask(demo: _Demo, gateway: process.GatewayProcess) -> None:
             question = questions[principle]
             answer = way(question)
             verdict, _ = demo.evidence[-1]
-            _show_proof(demo, name, f"{question}  [cyan]{answer}[/]", verdict)
+            _show_proof(demo, name, f"{question}  [cyan]{escape(answer)}[/]", verdict)
             seen = verdict.claims["system_prompt"]
             demo.rows.add(
                 f"ask: {name}",
@@ -186,13 +187,15 @@ def _ask(demo: _Demo, gateway: process.GatewayProcess) -> None:
 
 def _show_proof(demo: _Demo, name: str, talk: str, verdict: Verdict) -> None:
     claims, manifest = verdict.claims, verdict.manifest
-    weights, authority = claims["weights"], manifest.signed_by if manifest else ()
-    demo.console.print(
-        f"[bold]{name}[/]: {talk}\n  [dim]proven at {verdict.tier} · manifest "
-        f"{claims['manifest']['digest'][:19]}… · authority {', '.join(authority)[:12]}… "
-        f"· weights {weights['root'][:19]}… measured by {weights['measured']}[/]",
-        highlight=False,
+    weights, signers = claims["weights"], manifest.signed_by if manifest else ()
+    facts = (
+        f"proven at {verdict.tier}",
+        f"manifest {claims['manifest']['digest'][:19]}…",
+        f"authority {', '.join(signers)[:12]}…",
+        f"weights {weights['root'][:19]}… measured by {weights['measured']}",
     )
+    demo.console.print(f"[bold]{name}[/]: {talk}", highlight=False)
+    demo.console.print(f"  [dim]{' · '.join(facts)}[/]", highlight=False)
 
 
 def _keep_and_tamper(demo: _Demo) -> None:
