@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format offline clean
+.PHONY: demo test lint format offline sbom clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -22,6 +22,9 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/interrogate -q attest gateway
 	$(BIN)/codespell
+	$(BIN)/shellcheck scripts/* .ci/run
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/yamllint --strict helm
 	$(BIN)/coverage report --include='attest/*' --omit='attest/training/*' --fail-under=98
 	$(BIN)/coverage report --fail-under=93 --format=total
 
@@ -33,10 +36,14 @@ format: $(READY)
 offline: $(READY)
 	scripts/offline
 
+# What the image `gateway` installs, as a CycloneDX document.
+sbom: $(READY)
+	scripts/sbom sbom.cdx.json
+
 # Set-up runs again only when the dependencies change.
 $(READY): pyproject.toml scripts/setup
 	scripts/setup "$(PYTHON)" "$(VENV)"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-offline demo-run build *.egg-info
+	rm -rf $(VENV) .venv-offline demo-run build sbom.cdx.json *.egg-info
