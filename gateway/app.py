@@ -18,6 +18,7 @@ from gateway.evidence import evidence_router
 from gateway.health import health_router
 from gateway.proxy import AttestedEndpoint, NotServed, PassedEndpoint
 from gateway.state import AppState
+from gateway.tlog.routes import log_router
 
 __all__ = ["build_app"]
 
@@ -39,6 +40,7 @@ def build_app(state: AppState) -> FastAPI:
     app.router.routes.extend(_route(endpoint, state) for endpoint in ENDPOINTS)
     app.include_router(health_router(state))
     app.include_router(evidence_router(lambda: state.attester))
+    app.include_router(log_router(state))
     app.router.default = cast("ASGIApp", NotServed())
     app.add_exception_handler(HttpError, _http_error)
     app.add_exception_handler(HTTPException, _framework_error)

@@ -9,6 +9,7 @@ from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.claims import EAT_PROFILE, SystemPrompt
 from attest.digests import digest
+from attest.log.proof import LogProof
 from attest.request import semantic_digest
 from attest.transcript import output_digest
 from gateway.boot import Boot
@@ -26,6 +27,9 @@ class Store(Protocol):
 
     async def get(self, attestation_id: str) -> tuple[str, bytes] | None:
         """Token and endorsements, None when unknown."""
+
+    async def log_proof(self, attestation_id: str) -> LogProof | None:
+        """That it is in the log; None where it is not, or not yet."""
 
 
 def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
@@ -179,4 +183,5 @@ class Attester:
             key_certificates=tuple(value["keyCertificates"]),
             boot_record=value["bootRecord"],
             manifest=json.dumps(value["manifest"]).encode(),
+            log=await self._store.log_proof(attestation_id),
         )

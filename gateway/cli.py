@@ -88,6 +88,9 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
     api_keys_file: Annotated[
         Path | None, typer.Option(help="SHA-256 digests of API keys, one a line.")
     ] = None,
+    log_key: Annotated[
+        Path | None, typer.Option(help="Private key that signs the log's heads.")
+    ] = None,
     engine_python: Annotated[
         str | None, typer.Option(help="Interpreter that has vLLM.")
     ] = None,
@@ -117,6 +120,7 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
         "port": port,
         "state_dir": state_dir,
         "api_keys_file": api_keys_file,
+        "log_key": log_key,
     }
     engine = {
         "python": engine_python,

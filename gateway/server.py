@@ -5,6 +5,7 @@ answers nothing else until the start-up is through.
 """
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -17,14 +18,18 @@ from pathlib import Path
 import uvicorn
 
 from attest.errors import AttestError, ConfigurationError
+from attest.manifest import Manifest
+from attest.tokens import signing_digest
 from gateway.app import build_app
 from gateway.attestations import Attester
 from gateway.boot import Boot
+from gateway.errors import StartupRefusedError
 from gateway.logs import log
 from gateway.settings import Settings
 from gateway.startup import Engine, Startup
 from gateway.state import AppState
 from gateway.store.sqlite import SqliteStore
+from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 
 __all__ = ["serve"]
 
@@ -71,7 +76,8 @@ class _Process:
         self._state = AppState.starting(settings)
         self._startup = Startup(settings, time.time, self._report)
         self._startup.prepare()
-        self._store = SqliteStore.open(self._state_dir / "attestations.sqlite")
+        self._publisher: Publisher | None = None
+        self._open_store()
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(
             build_app(self._state),
@@ -84,6 +90,23 @@ class _Process:
         )
         self._server = _Server(config)
         self._phase = ""
+
+    def _open_store(self) -> None:
+        signer = read_log_signer(self._settings)
+        witnesses = read_witnesses(self._settings)
+        try:
+            self._store = SqliteStore.open(
+                self._state_dir / "attestations.sqlite", log=signer is not None
+            )
+        except StartupRefusedError as error:
+            self._refuse(error)
+            raise
+        if signer is None:
+            log.warning("no_log", tier="T1", reason="the setting log_key is not given")
+            return
+        publisher = Publisher(self._store, signer, self._state_dir, witnesses)
+        self._startup.accept = publisher.check_manifest
+        self._publisher = publisher
 
     def _report(self, progress: str) -> None:
         self._state.progress = progress
@@ -100,7 +123,7 @@ class _Process:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         # Unix socket paths hold 107 bytes, so the private folder has a short name.
         with tempfile.TemporaryDirectory(prefix="attest-") as run_dir:
-            starting = asyncio.create_task(self._startup.run(Path(run_dir)))
+            starting = asyncio.create_task(self._start(Path(run_dir)))
             await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
             try:
                 if not starting.done():
@@ -115,8 +138,16 @@ class _Process:
             finally:
                 self._stop()
                 await serving
+                if self._publisher is not None:
+                    await self._publisher.aclose()
                 self._store.close()
         return 0
+
+    async def _start(self, run_dir: Path) -> tuple[Boot, Engine]:
+        if self._publisher is not None:
+            await self._publisher.restore()
+            self._state.log = self._publisher
+        return await self._startup.run(run_dir)
 
     def _stop(self) -> None:
         self._server.should_exit = True
@@ -124,8 +155,9 @@ class _Process:
     async def _serve(
         self, boot: Boot, engine: Engine, serving: "asyncio.Task[None]"
     ) -> None:
-        self._store.add_boot(boot.digest, boot.endorsements())
+        self._store.add_boot(boot.digest, boot.endorsements(), boot.record)
         attester = Attester(boot, self._store, time.time)
+        publishing = asyncio.create_task(self._publish(boot.manifest))
         try:
             self._state.become_ready(attester, engine.socket)
             log.info(
@@ -145,12 +177,24 @@ class _Process:
             await serving
             watching.cancel()
         finally:
+            publishing.cancel()
             await self._state.aclose()
             await engine.stop()
+
+    async def _publish(self, manifest: Manifest) -> None:
+        if self._publisher is None:
+            return
+        if not manifest.logs:
+            log.warning("log_not_named", vkey=str(self._publisher.key))
+        await self._publisher.run()
 
     def _refuse(self, error: AttestError) -> None:
         try:
             path = self._startup.refuse(error, self._state_dir / "refusals")
+            if self._publisher is not None:
+                record = path.read_bytes()
+                token = json.loads(record)["refusal"]
+                self._store.add_boot(signing_digest(token), record, token)
         except (OSError, AttestError) as problem:
             log.error("refusal_not_written", reason=type(problem).__name__)
         else:

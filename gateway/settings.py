@@ -18,7 +18,13 @@ from pydantic_settings import (
 from attest.errors import ConfigurationError
 from attest.hashing import MANIFEST_NAME
 
-__all__ = ["EngineSettings", "LimitSettings", "Settings", "load_settings"]
+__all__ = [
+    "EngineSettings",
+    "LimitSettings",
+    "Settings",
+    "WitnessSettings",
+    "load_settings",
+]
 
 
 class EngineSettings(BaseModel):
@@ -41,6 +47,17 @@ class EngineSettings(BaseModel):
     start_timeout_seconds: float = Field(
         600, gt=0, description="how long the engine may take to load"
     )
+
+
+class WitnessSettings(BaseModel):
+    """Somebody who watches the log and cosigns it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(pattern=r"\Ahttps?://")] = Field(
+        description="submission prefix; /add-checkpoint is asked under it"
+    )
+    vkey: str = Field(description="public key that its cosignatures verify with")
 
 
 class LimitSettings(BaseModel):
@@ -97,6 +114,19 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         None, description="SHA-256 digests of the API keys, one a line; none: open"
+    )
+    log_key: Path | None = Field(
+        None,
+        description="Ed25519 private key that signs the log's heads; without it there "
+        "is no log, and no answer is proven beyond tier T1",
+    )
+    log_origin: str = Field(
+        "",
+        max_length=256,
+        description="name of the log, such as example.com/log; empty takes gateway_id",
+    )
+    log_witnesses: tuple[WitnessSettings, ...] = Field(
+        (), max_length=16, description="witnesses to have the log cosigned by"
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

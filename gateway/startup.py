@@ -90,12 +90,14 @@ class Startup:
 
     Attributes:
         report: gets one line on what is going on, for `/readyz` and the log.
+        accept: refuses a manifest that goes against other parts of the process.
     """
 
     settings: Settings
     clock: Callable[[], float]
     report: Callable[[str], None]
     make_engine: Callable[[EngineSpec], Engine] = ManagedEngine
+    accept: Callable[[Manifest], None] = lambda _: None
     signer: Signer = field(init=False)
     manifest: Manifest | None = None
     envelope: bytes = b""
@@ -130,6 +132,7 @@ class Startup:
         )
         manifest.check_validity(self._now())
         self.manifest = manifest
+        self.accept(manifest)
         dtype = self._dtype(manifest)
         before = stat_fingerprint(scan_model(settings.model))
         await asyncio.to_thread(

@@ -12,6 +12,7 @@ from gateway.auth import ApiKeys
 from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.exchange import Sealer
 from gateway.settings import LimitSettings, Settings
+from gateway.tlog.publisher import Publisher
 from gateway.upstream import HttpUpstream, Upstream
 
 __all__ = ["AppState", "Serving"]
@@ -34,6 +35,7 @@ class AppState:
         progress: what is going on, in one line, for `/readyz`.
         serving: None until the start-up is through.
         attester: the sealer with its boot, for the evidence routes.
+        log: the transparency log; None where none is kept.
         engine_alive: turns false once the engine ended; it never comes back.
         in_flight: requests that are being served.
         clock: seconds since the epoch.
@@ -44,6 +46,7 @@ class AppState:
     progress: str = "starting"
     serving: Serving | None = None
     attester: Attester | None = None
+    log: Publisher | None = None
     engine_alive: bool = True
     in_flight: int = 0
     clock: Callable[[], float] = time.time

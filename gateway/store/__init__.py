@@ -1,1 +1,1 @@
-"""Where attestations are kept. Tokens and digests only, never a request or an answer."""
+"""Where attestations are kept: tokens and digests, never a request or an answer."""

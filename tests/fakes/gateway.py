@@ -28,6 +28,7 @@ from gateway.boot import Boot, Session, WeightsReport
 from gateway.settings import LimitSettings
 from gateway.state import AppState, Serving
 from gateway.store.sqlite import SqliteStore
+from gateway.tlog.publisher import Publisher
 from gateway.upstream import HttpUpstream
 
 __all__ = [
@@ -163,14 +164,28 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def running_gateway(folder, *, limits=None, api_keys=(), read_seconds=30.0):
-    """A gateway with a fake engine behind it on a Unix socket."""
-    world = make_world()
+async def running_gateway(
+    folder,
+    *,
+    limits=None,
+    api_keys=(),
+    read_seconds=30.0,
+    world=None,
+    log=None,
+    witnesses=(),
+):
+    """A gateway with a fake engine behind it on a Unix socket.
+
+    `log` signs the heads of its log (a `NoteSigner`); without one it keeps none. Heads
+    are signed when a test calls `state.log.publish()`.
+    """
+    world = world or make_world()
     boot = _boot(world)
     engine = ScriptedEngine()
     await engine.start(folder / "e.sock")
-    store = SqliteStore.open(folder / "attestations.sqlite")
-    store.add_boot(boot.digest, boot.endorsements())
+    store = SqliteStore.open(folder / "attestations.sqlite", log=log is not None)
+    store.add_boot(boot.digest, boot.endorsements(), boot.record)
+    publisher = Publisher(store, log, folder, witnesses) if log else None
     attester = Recorder(boot, store, lambda: float(NOW))
     upstream = HttpUpstream(uds=str(folder / "e.sock"), read_seconds=read_seconds)
     state = AppState(
@@ -179,6 +194,7 @@ async def running_gateway(folder, *, limits=None, api_keys=(), read_seconds=30.0
         progress="ready",
         serving=Serving(upstream, attester, world.manifest.digest),
         attester=attester,
+        log=publisher,
         clock=lambda: float(NOW),
     )
     config = uvicorn.Config(
@@ -204,4 +220,6 @@ async def running_gateway(folder, *, limits=None, api_keys=(), read_seconds=30.0
         await serving
         await state.aclose()
         await engine.stop()
+        if publisher is not None:
+            await publisher.aclose()
         store.close()
