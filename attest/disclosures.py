@@ -72,16 +72,27 @@ def split(text: str) -> tuple[str, list[str]]:
     return token, rest[:-1]
 
 
+def _digests(claims: Mapping[str, Any]) -> set[str]:
+    digests = claims.get("_sd", [])
+    if not isinstance(digests, list) or not all(isinstance(d, str) for d in digests):
+        raise FormatError("disclosures: _sd is not a list of digests")
+    known = set(digests)
+    if len(known) != len(digests):
+        raise FormatError("disclosures: a digest stands twice in _sd")
+    return known
+
+
 def reveal(claims: Mapping[str, Any], disclosures: list[str]) -> dict[str, Any]:
     """The claims that the disclosures prove, by name.
 
     Follows §7.1: every disclosure must match exactly one digest of the token.
 
     Raises:
-        FormatError: malformed, a digest that the token does not hold, a disclosure or a
-            name given twice, or a name that the token already states in the clear.
+        FormatError: malformed, a digest that the token does not hold or holds twice, a
+            disclosure or a name given twice, or a name that the token already states
+            in the clear.
     """
-    known = set(claims.get("_sd", ()))
+    known = _digests(claims)
     revealed: dict[str, Any] = {}
     for disclosure in disclosures:
         digest = _digest(disclosure) if disclosure.isascii() else ""

@@ -4,6 +4,13 @@ import pytest
 from fakes.attested_gateway import AttestedGateway
 from fakes.clients import FLAVOURS, Flavour
 from fakes.world import World, make_world
+from hypothesis import HealthCheck, settings
+
+# How fast the machine is says nothing about the code.
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
