@@ -6,7 +6,6 @@ bodies, leaves them out.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -154,6 +153,6 @@ def _body(value: dict[str, Any], name: str) -> bytes | None:
     try:
         if isinstance(text, str):
             return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # also binascii.Error; text beyond ASCII gives the bare one
         pass
     raise FormatError(f"bundle: {name} is not base64")

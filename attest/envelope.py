@@ -5,7 +5,6 @@ keys signed it. `keyid` is a hint that nothing depends on.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def _base64(value: object, name: str) -> bytes:
         return base64.b64decode(
             value.replace("-", "+").replace("_", "/"), validate=True
         )
-    except binascii.Error:
+    except ValueError:  # also binascii.Error; text beyond ASCII gives the bare one
         raise FormatError(f"envelope: {name} is not base64") from None
 
 
