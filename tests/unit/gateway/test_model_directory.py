@@ -1,0 +1,137 @@
+import json
+
+import pytest
+from fakes.model import sign_directory, write_safetensors
+from fakes.world import NOW
+
+from attest.errors import ManifestMismatchError
+from gateway.weights import check_model_directory
+
+
+@pytest.fixture
+def model(tmp_path):
+    return sign_directory(tmp_path / "model", now=NOW)
+
+
+@pytest.fixture
+def free(tmp_path):
+    return sign_directory(tmp_path / "model", now=NOW, free_sharding=True)
+
+
+def check(model):
+    shares = []
+    check_model_directory(model.root, model.manifest, shares.append)
+    return shares
+
+
+def refused(model, match):
+    with pytest.raises(ManifestMismatchError, match=match) as caught:
+        check(model)
+    return caught.value
+
+
+def test_honest_directory_with_progress(model):
+    shares = check(model)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+
+
+def test_flipped_bit_names_file_and_tensor(model):
+    path = model.root / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    error = refused(model, r"model.safetensors: tensor head: expected F32 \[2\] sha")
+    assert error.changed == ("model.safetensors",)
+    assert "attest weights digest" in error.hint
+
+
+def test_changed_configuration_is_named(model):
+    (model.root / "config.json").write_text("{}")
+    refused(model, "changed: config.json")
+
+
+def test_tensor_that_the_manifest_does_not_know(model):
+    write_safetensors(model.root / "model.safetensors", {"other": [1.0]})
+    refused(model, "tensor other is not in the manifest")
+
+
+def test_many_changed_tensors_are_counted_not_listed(tmp_path):
+    model = sign_directory(tmp_path / "model", now=NOW)
+    tensors = {f"t{i}": [float(i)] for i in range(9)}
+    write_safetensors(model.root / "model.safetensors", tensors)
+    refused(model, "and 6 more")
+
+
+def test_truncated_safetensors(model):
+    path = model.root / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    refused(model, "changed: model.safetensors; model.safetensors: ")
+
+
+@pytest.mark.parametrize("name", ["evil.safetensors", "modeling.py", "x.bin", ".git/x"])
+def test_extra_file_is_refused(model, name):
+    path = model.root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    assert refused(model, "not listed").extra == (name,)
+
+
+def test_missing_file_is_refused(model):
+    (model.root / "config.json").unlink()
+    assert refused(model, "missing").missing == ("config.json",)
+
+
+def reshard(model, *, weight_map=None):
+    (model.root / "model.safetensors").unlink()
+    write_safetensors(model.root / "a.safetensors", {"head": [4.0, 5.0]})
+    write_safetensors(model.root / "b.safetensors", {"embed": [1.0, 2.0, 3.0]})
+    index = {
+        "weight_map": weight_map or {"head": "a.safetensors", "embed": "b.safetensors"}
+    }
+    (model.root / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_resharded_weights_pass_where_the_manifest_allows(free):
+    reshard(free)
+    check(free)
+
+
+def test_resharded_weights_are_refused_where_it_does_not(model):
+    reshard(model)
+    refused(model, "missing: model.safetensors; not listed: a.safetensors")
+
+
+def test_index_that_lies_is_refused(free):
+    reshard(free, weight_map={"head": "b.safetensors", "embed": "b.safetensors"})
+    refused(free, "does not say what the files hold")
+
+
+def test_free_sharding_never_covers_a_changed_tensor(free):
+    reshard(free)
+    write_safetensors(free.root / "a.safetensors", {"head": [4.0, 5.5]})
+    refused(free, "changed: head; a.safetensors: tensor head: expected F32")
+
+
+def test_free_sharding_names_tensors_beside_a_changed_configuration(free):
+    (free.root / "config.json").write_text("{}")
+    write_safetensors(free.root / "model.safetensors", {"embed": [1.0], "head": [4.0]})
+    refused(free, "changed: config.json; model.safetensors: tensor embed: expected")
+
+
+def test_free_sharding_never_covers_a_tensor_too_many(free):
+    reshard(free)
+    write_safetensors(free.root / "c.safetensors", {"third": [1.0]})
+    refused(free, "not listed: third")
+
+
+def test_free_sharding_never_covers_weights_in_a_folder(free):
+    (free.root / "deep").mkdir()
+    write_safetensors(free.root / "deep" / "x.safetensors", {"x": [1.0]})
+    refused(free, "not listed: deep/x.safetensors")
+
+
+def test_free_sharding_with_one_tensor_twice(free):
+    reshard(free)
+    write_safetensors(free.root / "c.safetensors", {"head": [4.0, 5.0]})
+    refused(free, "head")
