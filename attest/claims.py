@@ -118,9 +118,7 @@ def _one_of(values: Iterable[str]) -> Check:
 
 def _list_of(check: Check) -> Check:
     return lambda value: (
-        isinstance(value, list)
-        and len(value) <= _MAX_LIST
-        and all(map(check, value))
+        isinstance(value, list) and len(value) <= _MAX_LIST and all(map(check, value))
     )
 
 
@@ -385,4 +383,5 @@ def check_salted(claims: Mapping[str, Any]) -> None:
     for name, value in claims.items():
         check = checks.get("out.N" if name.startswith("out.") else name, _any)
         if not check(value):
-            raise FormatError(f"disclosures: {name} has the wrong type or form")
+            # The name may be anybody's, and must not forge a line of a log.
+            raise FormatError(f"disclosures: {name!a} has the wrong type or form")

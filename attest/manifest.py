@@ -204,7 +204,10 @@ class Manifest:
 
 
 def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # no calendar reaches it
+        return f"second {seconds}"
 
 
 def _subjects(statement: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Signed JWTs with a strict front: what we sign, and what we agree to read.
 
-PyJWT checks the signature. Alone it takes ten malformed kinds of token (duplicate
-keys, NaN, a wrong `typ`, padding, UTF-16 …), so nothing reaches it before `parse` has seen it.
+PyJWT checks the signature. Alone it takes ten malformed kinds of token (duplicate keys,
+NaN, a wrong `typ`, padding, UTF-16 …), so it sees nothing that `parse` has not seen.
 """
 
 import json
@@ -22,6 +22,7 @@ __all__ = ["MAX_TOKEN", "Token", "mint", "parse", "signing_digest", "verify"]
 # A token with its disclosures must fit into 16 KiB; real ones have 2 to 3 kB.
 MAX_TOKEN = 16 * 1024
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _JWS = jwt.PyJWS(algorithms=[str(alg) for alg in Algorithm])
 
 
@@ -80,7 +81,8 @@ def parse(compact: str, *, typ: str) -> Token:
     Raises:
         FormatError: too large, not three base64url parts in canonical spelling, JSON
             that `read_object` refuses, a header with other keys than alg, typ and kid
-            (so `jwk`, `jku`, `x5c`, `crit` and `b64` are all refused), another `typ`.
+            (so `jwk`, `jku`, `x5c`, `crit` and `b64` are all refused), another `typ`,
+            or a `kid` that is no thumbprint.
         AlgorithmError: an `alg` that is not on our list, `none` and HS256 included.
     """
     if len(compact) > MAX_TOKEN:
@@ -94,8 +96,10 @@ def parse(compact: str, *, typ: str) -> Token:
     alg, kid = header["alg"], header["kid"]
     if header["typ"] != typ:
         raise FormatError(f"token: typ is not {typ}")
-    if not isinstance(alg, str) or not isinstance(kid, str):
-        raise FormatError("token: alg and kid must be strings")
+    if not isinstance(alg, str):
+        raise FormatError("token: alg must be a string")
+    if not isinstance(kid, str) or not _THUMBPRINT.match(kid):
+        raise FormatError("token: kid must be an RFC 7638 thumbprint")
     if alg not in set(Algorithm):
         raise AlgorithmError(
             f"token: alg must be one of {', '.join(Algorithm)}",

@@ -120,6 +120,8 @@ MALFORMED = {
     "further member": token({"cty": "JWT"}),
     "alg is no text": token({"alg": 1}),
     "kid is no text": token({"kid": None}),
+    "kid is no thumbprint": token({"kid": "key 1\n10 policy ok"}),
+    "kid is a little longer": token({"kid": "x" * 44}),
     "padding": token() + "=",
     "white space": " " + token(),
     "line end": token() + "\n",
@@ -159,8 +161,9 @@ def test_the_algorithm_is_the_key_s():
 
 
 def test_the_kid_must_be_the_key_s():
+    other = PrivateKey.generate().public.thumbprint
     with pytest.raises(SignatureError, match="kid"):
-        verify(parse(token({"kid": "somebody"}), typ=TYP), KEY.public)
+        verify(parse(token({"kid": other}), typ=TYP), KEY.public)
 
 
 @ALGORITHMS
