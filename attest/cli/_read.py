@@ -10,6 +10,7 @@ import typer
 
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import PublicKey
+from attest.log.note import KeyKind, NoteKey
 from attest.policy import Policy
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "read_input",
     "read_policy",
     "read_public_key",
+    "read_vkeys",
 ]
 
 _MAX_SMALL_FILE = 1024 * 1024
@@ -102,6 +104,28 @@ def read_public_key(path: str) -> PublicKey:
             f"{path}: {error}",
             hint="give the public half, such as authority.pub.pem",
         ) from error
+
+
+def read_vkeys(texts: Sequence[str] | None, kind: KeyKind) -> tuple[NoteKey, ...]:
+    """The keys of logs or of witnesses that options name.
+
+    Raises:
+        ConfigurationError: one is no vkey, or of the other kind.
+    """
+    found = []
+    for text in texts or ():
+        try:
+            found.append(NoteKey.parse(text))
+        except FormatError as error:
+            raise ConfigurationError(
+                str(error), hint="show it with: attest log key FILE --name NAME"
+            ) from error
+        if found[-1].kind is not kind:
+            raise ConfigurationError(
+                f"vkey: {found[-1].name} is not the key of a {kind.name.lower()}",
+                hint="a witness's key is shown with --witness",
+            )
+    return tuple(found)
 
 
 def read_policy(

@@ -15,6 +15,7 @@ __all__ = [
     "Engines",
     "FreeSharding",
     "Keys",
+    "Logs",
     "Name",
     "Output",
     "Run",
@@ -22,6 +23,7 @@ __all__ = [
     "SystemPrompts",
     "ValidDays",
     "Version",
+    "Witnesses",
 ]
 
 Keys = Annotated[
@@ -48,6 +50,16 @@ ValidDays = Annotated[
     typer.Option(
         min=1, max=MAX_VALID_DAYS, help="How long, for delegates too, from now on."
     ),
+]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="VKEY", help="Key of a log that gateways may use; repeatable."
+    ),
+]
+Witnesses = Annotated[
+    list[str] | None,
+    typer.Option(metavar="VKEY", help="Key of a witness of these logs; repeatable."),
 ]
 FreeSharding = Annotated[
     bool,

@@ -1,5 +1,6 @@
 """The witness as a process: its state on disk, and C2SP add-checkpoint over HTTP."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attest.cli._state import read_state, write_state
-from attest.errors import ConfigurationError, FormatError
+from attest.errors import AttestError, ConfigurationError, FormatError
 from attest.log.checkpoint import Checkpoint
 from attest.log.witness import MAX_REQUEST, Witness, WitnessAnswer
 
@@ -97,7 +98,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._answer(WitnessAnswer(413, b"too large\n"))
         else:
-            self._answer(self.server.desk.add_checkpoint(self.rfile.read(int(length))))
+            self._answer(self._decided(self.rfile.read(int(length))))
+
+    def _decided(self, body: bytes) -> WitnessAnswer:
+        try:
+            return self.server.desk.add_checkpoint(body)
+        except AttestError as error:
+            # The state or the key store failed: say so on both sides, cosign nothing.
+            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            return WitnessAnswer(500, b"the witness cannot decide now\n")
 
     def _answer(self, answer: WitnessAnswer) -> None:
         self.send_response(answer.status)

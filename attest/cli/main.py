@@ -20,6 +20,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     ),
     "explain": ("attest.cli.explain", "Say what evidence claims, without verifying."),
     "keys": ("attest.cli.keys", "Make and show signing keys."),
+    "log": ("attest.cli.log", "Check transparency logs, follow them, cosign them."),
     "manifest": ("attest.cli.manifest", "Sign, verify and show training manifests."),
     "profile": ("attest.cli.profile", "Show where training was absorbed."),
     "verify": ("attest.cli.verify", "Verify answers, bundles and refusals."),

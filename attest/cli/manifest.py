@@ -20,6 +20,7 @@ from attest.cli._read import (
     read_input,
     read_policy,
     read_public_key,
+    read_vkeys,
 )
 from attest.cli._run import Answer, command, new_app
 from attest.cli._sign import (
@@ -37,6 +38,7 @@ from attest.envelope import MAX_ENVELOPE
 from attest.errors import ConfigurationError, FormatError
 from attest.hashing import MANIFEST_NAME
 from attest.keys import Signer
+from attest.log.note import KeyKind
 from attest.manifest import Manifest, open_manifest, sign_statement
 from attest.statement import Terms, build_predicate
 
@@ -70,6 +72,8 @@ def sign(  # noqa: PLR0913  # one parameter per option
     dtype: options.Dtypes = None,
     engine: options.Engines = None,
     system_prompt: options.SystemPrompts = None,
+    log: options.Logs = None,
+    witness: options.Witnesses = None,
     output: options.Output = None,
 ) -> Answer:
     """Sign a manifest for the model in DIR.
@@ -86,6 +90,8 @@ def sign(  # noqa: PLR0913  # one parameter per option
     training = read_training(run / TRAINING_FILE if run else statement, (name, version))
     delegates = [read_public_key(file) for file in delegate or ()]
     prompts = read_prompts(context, system_prompt or ())
+    logs = read_vkeys(log, KeyKind.LOG)
+    witnesses = read_vkeys(witness, KeyKind.WITNESS)
     model = digest_model(context, directory)
     terms = Terms(
         # For gateways whose clock is a little behind.
@@ -96,6 +102,8 @@ def sign(  # noqa: PLR0913  # one parameter per option
         system_prompts=prompts,
         delegates=delegates,
         free_sharding=free_sharding,
+        logs=logs,
+        witnesses=witnesses,
     )
     manifest, envelope = _signed(model, training, terms, signers)
     write_new(path, envelope)

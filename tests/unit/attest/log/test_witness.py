@@ -162,7 +162,10 @@ def test_broken_submission(book, body):
     assert book.send(body).status == 400
 
 
-@given(st.integers(0, 2**63 - 1), st.lists(st.binary(min_size=32, max_size=32), max_size=63))
+HASHES = st.lists(st.binary(min_size=32, max_size=32), max_size=63)
+
+
+@given(st.integers(0, 2**63 - 1), HASHES)
 def test_what_is_written_is_read(old, proof):
     note = parse_note("log\n0\nx\n\n— a AAAABAAAAA==\n")
     found = parse_submission(format_submission(old, [*proof], note))
