@@ -32,11 +32,13 @@ from attest.claims import Measured, Outcome, check_claims, check_salted
 from attest.delivery import split_stream
 from attest.digests import digest, digests_equal, parse_digest
 from attest.errors import (
+    AlgorithmError,
     AttestError,
     EvidenceUnavailableError,
     ExpiredError,
     FormatError,
     PolicyError,
+    SignatureError,
     TranscriptMismatchError,
     UnsupportedVersionError,
     VerificationError,
@@ -125,13 +127,16 @@ class Verdict:
         """Raise when the answer is not proven.
 
         Raises:
-            VerificationError: a definite no.
+            VerificationError: a definite no; of the class that the step's code names,
+                where that is a definite no by itself.
             EvidenceUnavailableError: cannot tell.
         """
         problem = self.problem
         if problem is None:
             return
-        kind = VerificationError if self.false else EvidenceUnavailableError
+        kind: type[AttestError] = EvidenceUnavailableError
+        if self.false:
+            kind = _DEFINITE.get(problem.code, VerificationError)
         raise kind(
             f"step {problem.number} {problem.name}: {problem.detail}",
             hint="the bundle and `attest verify bundle` show every step",
@@ -160,6 +165,18 @@ class Verdict:
             "claims": dict(self.claims),
             "disclosed": dict(self.disclosed),
         }
+
+
+_DEFINITE: Mapping[str, type[VerificationError]] = {
+    kind.code: kind
+    for kind in (
+        AlgorithmError,
+        ExpiredError,
+        PolicyError,
+        SignatureError,
+        TranscriptMismatchError,
+    )
+}
 
 
 class NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
