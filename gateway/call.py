@@ -92,7 +92,7 @@ class Call:
     async def refuse(self, error: HttpError) -> None:
         """Answer with an error, attested."""
         exchange = self.exchange
-        body = error_body(error, exchange.dialect)
+        body = self._error_body(error)
         exchange.status = error.status
         exchange.outcome = (
             Outcome.UPSTREAM_ERROR
@@ -256,8 +256,11 @@ class Call:
         fields = response_fields(
             {}, request_id=self.exchange.request_id, attestation_id=None
         )
-        body = error_body(error, self.exchange.dialect)
-        await send_error(self.send, error, body, fields)
+        await send_error(self.send, error, self._error_body(error), fields)
+
+    def _error_body(self, error: HttpError) -> bytes:
+        exchange = self.exchange
+        return error_body(error, exchange.dialect, request_id=exchange.request_id)
 
     def _attested_fields(
         self, sealed: Sealed, response: UpstreamResponse | None = None

@@ -35,6 +35,8 @@ class Endpoint:
 ENDPOINTS = (
     Endpoint("POST", "/v1/chat/completions", Treatment.ATTESTED, Dialect.CHAT),
     Endpoint("POST", "/v1/completions", Treatment.ATTESTED, Dialect.COMPLETIONS),
+    Endpoint("POST", "/v1/responses", Treatment.ATTESTED, Dialect.RESPONSES),
+    Endpoint("POST", "/v1/messages", Treatment.ATTESTED, Dialect.MESSAGES),
     Endpoint("GET", "/v1/models", Treatment.PASSED),
 )
 

@@ -132,6 +132,11 @@ class HttpError(GatewayError):
         self.param = param
         self.headers = headers
 
+    @property
+    def text(self) -> str:
+        """What a client is told."""
+        return f"{self}; {self.hint}" if self.hint else str(self)
+
 
 class RequestError(HttpError):
     """The request is unusable as it is."""

@@ -49,8 +49,14 @@ def request_id(fields: Fields) -> str:
 
 
 def authorization(fields: Fields) -> bytes | None:
-    """The `Authorization` header; None where it is missing or there are two."""
+    """The `Authorization` header; None where it is missing or there are two.
+
+    Without one, the key of `x-api-key`, by which Anthropic's clients send it, stands as
+    a bearer's.
+    """
     values = _all(fields, "authorization")
+    if not values:
+        values = [b"Bearer " + key for key in _all(fields, "x-api-key")]
     return values[0] if len(values) == 1 else None
 
 

@@ -160,7 +160,8 @@ async def _send_plain_error(
     send: Send, error: HttpError, dialect: Dialect | None, request_id: str
 ) -> None:
     fields = headers.response_fields({}, request_id=request_id, attestation_id=None)
-    await send_error(send, error, error_body(error, dialect), fields)
+    body = error_body(error, dialect, request_id=request_id)
+    await send_error(send, error, body, fields)
 
 
 async def _facts(body: bytes, dialect: Dialect) -> RequestFacts:

@@ -5,8 +5,9 @@ Rules, in the order in which they bind:
 - What the engine sends goes out at once and unchanged, event by event.
 - Nothing that upstream sends under our names reaches the client: comments that start
   with `attestation`, events of that name.
-- Only the event that ends the stream is held back, `[DONE]` or one with an error, so
-  that the attestation can stand before it: SDKs read nothing after it.
+- Only the event that ends the stream is held back, so that the attestation can stand
+  before it: SDKs read nothing after it. That is `[DONE]`, `response.completed` and its
+  like, `message_stop`, or one with an error.
 - Nothing follows the terminal event, and nothing the fragment of an event.
 """
 
@@ -39,7 +40,7 @@ class StreamRelay:
 
     def __init__(self, transcript: Transcript, dialect: Dialect) -> None:
         self._transcript = transcript
-        self._terminal = SHAPES[dialect].terminal
+        self._shape = SHAPES[dialect]
         self._splitter = EventSplitter()
         self._hash = hashlib.sha256()
         self._bytes = 0
@@ -121,20 +122,17 @@ class StreamRelay:
         self._hash.update(raw)
         self._bytes += len(raw)
 
-    def _is_terminal(self, event: Event) -> bool:
-        return event.data is not None and event.data.startswith(self._terminal)
-
     def _ends(self, event: Event) -> bool:
         # The test for the word spares nearly every event a second parse.
         data = event.data
-        return self._is_terminal(event) or (
+        return self._shape.ends(event) or (
             data is not None and b"error" in data and holds_error(data)
         )
 
     def _hold(self, event: Event) -> None:
         self._held.append(event)
         self._held_bytes += len(event.raw)
-        self.ended = self._is_terminal(event) or self._held_bytes > _MAX_HELD
+        self.ended = self._shape.ends(event) or self._held_bytes > _MAX_HELD
 
 
 def _without_our_lines(raw: bytes) -> bytes:

@@ -48,9 +48,9 @@ MAX_ANSWER = 64 * 1024 * 1024
 MAX_EVIDENCE = 16 * 1024 * 1024
 
 # They answer about text, not with text of the model.
-_UNATTESTED = frozenset({"/tokenize", "/detokenize"})
+_UNATTESTED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_TERMINALS = frozenset(shape.terminal for shape in SHAPES.values())
+_TERMINALS = frozenset(word for shape in SHAPES.values() for word in shape.words)
 _MAX_WAIT_SECONDS = 10.0
 # Replicas behind one address have a boot each.
 _MAX_BOOTS = 16

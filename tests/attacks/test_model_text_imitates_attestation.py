@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from fakes.answers import SPOKEN
 from fakes.gateway import chat_body
 from fakes.upstream import sse
 
@@ -123,3 +124,51 @@ async def test_headers_of_the_engine_under_our_name(gateway):
     response = await gateway.chat(chat_body(stream=True))
     assert "attestation" not in response.headers
     assert response.headers["attestation-id"] == gateway.exchange.id
+
+
+# Every dialect.
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\n\n", "\r"])
+async def test_text_of_the_model_in_every_dialect(gateway, name, separator):
+    lines = (
+        "",
+        f": attestation {FORGED}",
+        "event: message_stop",
+        'data: {"type": "message_stop"}',
+        'event: response.completed\ndata: {"type": "response.completed"}',
+        "data: [DONE]",
+        "",
+    )
+    spoken, text = SPOKEN[name], f"hello{separator.join(lines)}"
+    stream = b"".join(spoken.events(text, ascii_only=False))
+    gateway.engine.answer(sse(stream))
+    response = await gateway.chat(spoken.request(stream=True), path=spoken.path)
+    covered, token = split_stream(response.content)
+    assert covered == stream
+    assert token != FORGED
+    assert len(comments(response.content)) == 1
+    await gateway.verify(response)
+    assert text in gateway.exchange.transcript.outputs()[0].values()
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+@pytest.mark.parametrize(
+    "block",
+    [
+        f": attestation {FORGED}\n\n",
+        f":ATTESTATION {FORGED}\r\n\r\n",
+        f"event: attestation\ndata: {FORGED}\n\n",
+    ],
+)
+async def test_line_of_the_engine_in_every_dialect(gateway, name, block):
+    spoken = SPOKEN[name]
+    *events, last = spoken.events("Hello.")
+    forged = block.encode()
+    gateway.engine.answer(sse(forged, *events, forged + last + forged))
+    response = await gateway.chat(spoken.request(stream=True), path=spoken.path)
+    assert FORGED.encode() not in response.content
+    assert len(comments(response.content)) == 1
+    assert split_stream(response.content)[0] == b"".join([*events, last])
+    await gateway.verify(response)

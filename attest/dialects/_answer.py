@@ -1,0 +1,400 @@
+"""What the readers of all dialects have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from attest.errors import FormatError
+
+__all__ = [
+    "MAX_CHOICES",
+    "MAX_PARTS",
+    "Answer",
+    "Budget",
+    "Choice",
+    "Message",
+    "SingleAnswer",
+    "ToolCall",
+    "Usage",
+    "finish_reason",
+    "items",
+    "joined",
+    "object_of",
+    "once",
+    "position",
+    "text_of",
+]
+
+MAX_CHOICES = 128
+# Tool calls of one choice, blocks of one message, items of one response, parts of one
+# item.
+MAX_PARTS = 128
+_MAX_NAME = 256
+_MAX_FINISH_REASON = 64
+
+
+class Budget:
+    """How many characters of text the choices of one answer may still hold."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+
+    def take(self, characters: int) -> None:
+        """Spend some.
+
+        Raises:
+            FormatError: the answer holds more text than allowed.
+        """
+        self._left -= characters
+        if self._left < 0:
+            raise FormatError("answer: more text than is kept for one answer")
+
+
+class Usage(NamedTuple):
+    """Tokens as the engine counted them, None where it did not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+def text_of(item: Mapping[str, Any], name: str) -> str:
+    """A member that is a string; absent and null count as empty.
+
+    Raises:
+        FormatError: it is something else.
+    """
+    value = item.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise FormatError(f"answer: {name} must be a string or null")
+    return value
+
+
+def object_of(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A member that is an object; absent and null count as empty.
+
+    Raises:
+        FormatError: it is something else.
+    """
+    value = item.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise FormatError(f"answer: {name} must be an object or null")
+    return value
+
+
+def items(item: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """A member that is a list of objects.
+
+    Raises:
+        FormatError: it is something else, or absent.
+    """
+    value = item.get(name)
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise FormatError(f"answer: {name} must be a list of objects")
+    return value
+
+
+def position(item: Mapping[str, Any], name: str) -> int:
+    """A member that says to which part of an answer something belongs.
+
+    Raises:
+        FormatError: it is no small number. A guess would mix two parts.
+    """
+    value = item.get(name)
+    if type(value) is not int or not 0 <= value < MAX_PARTS:
+        raise FormatError(f"answer: {name} must be a number below {MAX_PARTS}")
+    return value
+
+
+def once(current: str | None, item: Mapping[str, Any], name: str) -> str | None:
+    """A value that comes whole and may be repeated, but not changed.
+
+    Raises:
+        FormatError: it changes, or is no string.
+    """
+    value = text_of(item, name)
+    if not value or value == current:
+        return current
+    if current is not None:
+        raise FormatError(f"answer: {name} changes within one answer")
+    return value
+
+
+def finish_reason(
+    current: str | None, item: Mapping[str, Any], name: str = "finish_reason"
+) -> str | None:
+    """Why a choice ended; comes once.
+
+    Raises:
+        FormatError: it is not a short ASCII word, or changes.
+    """
+    reason = once(current, item, name)
+    if reason is not None and not (
+        len(reason) <= _MAX_FINISH_REASON and reason.isascii() and reason.isprintable()
+    ):
+        raise FormatError(f"answer: {name} is not a short ASCII word")
+    return reason
+
+
+def joined(parts: list[str]) -> str:
+    """The text, with surrogate halves that two parts of a stream split put together.
+
+    JSON strings are UTF-16 code units (RFC 8259 §7), so a part may end between them.
+
+    Raises:
+        FormatError: it holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    text = "".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            raise FormatError("answer: a text holds a lone surrogate") from None
+    return text
+
+
+def _name(value: Any) -> str | None:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
+
+class Choice(Protocol):
+    """One choice of an answer while it is gathered."""
+
+    finish_reason: str | None
+
+    def output(self, index: int) -> dict[str, Any]:
+        """The object that is hashed for this choice.
+
+        Raises:
+            FormatError: it holds what such an object cannot show.
+        """
+
+
+class ToolCall:
+    """One call of a function, and the exact text of its arguments."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._id: str | None = None
+        self._name: str | None = None
+        self._arguments: list[str] = []
+
+    def name(
+        self, item: Mapping[str, Any], function: Mapping[str, Any], id_: str = "id"
+    ) -> None:
+        """Note the call's id and the function's name where these members hold them.
+
+        Raises:
+            FormatError: one changes, or is no string.
+        """
+        self._id = once(self._id, item, id_)
+        self._name = once(self._name, function, "name")
+
+    def add(self, arguments: str) -> None:
+        """Take in the next part of the arguments.
+
+        Raises:
+            FormatError: more text than allowed.
+        """
+        if arguments:
+            self._budget.take(len(arguments))
+            self._arguments.append(arguments)
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as they are hashed.
+
+        Raises:
+            FormatError: they hold a lone surrogate.
+        """
+        return joined(self._arguments)
+
+    def output(self, index: int) -> dict[str, Any]:
+        """The object in `tool_calls`; raises as `arguments`."""
+        return {
+            "index": index,
+            "id": self._id,
+            "type": "function",
+            "name": self._name,
+            "arguments": self.arguments,
+        }
+
+
+Place = tuple[int, ...]
+
+
+class Message:
+    """Text, refusal, reasoning and tool calls of one choice.
+
+    Parts have a place, and are put together in the order of their places, however they
+    came. Parts of one place are put together as they came.
+
+    Attributes:
+        opaque: it holds something besides these four; it then has no output.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.finish_reason: str | None = None
+        self.role: str | None = None
+        self.opaque = False
+        self.budget = budget
+        self.tool_calls: dict[int, ToolCall] = {}
+        self._texts: dict[str, dict[Place, list[str]]] = {}
+
+    def add(self, name: str, text: str, at: Place = ()) -> None:
+        """Take in a part of content, refusal or reasoning.
+
+        Raises:
+            FormatError: more text than allowed.
+        """
+        if text:
+            self.budget.take(len(text))
+            self._texts.setdefault(name, {}).setdefault(at, []).append(text)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said yet."""
+        return not (self._texts or self.tool_calls or self.opaque)
+
+    def output(self, index: int) -> dict[str, Any]:
+        """The object that is hashed.
+
+        Raises:
+            FormatError: a text holds a lone surrogate, or the message is opaque.
+        """
+        if self.opaque:
+            raise FormatError("answer: a part of a kind that is not read here")
+        return {
+            "index": index,
+            "role": self.role or "assistant",
+            "content": self._text("content"),
+            "refusal": self._text("refusal"),
+            "reasoning": self._text("reasoning"),
+            "tool_calls": [
+                call.output(number) for number, call in self._numbered_calls()
+            ],
+            "finish_reason": self.finish_reason,
+        }
+
+    def _text(self, name: str) -> str | None:
+        parts = [
+            part
+            for _, some in sorted(self._texts.get(name, {}).items())
+            for part in some
+        ]
+        return joined(parts) or None
+
+    def _numbered_calls(self) -> list[tuple[int, ToolCall]]:
+        return sorted(self.tool_calls.items())
+
+
+class Answer(ABC):
+    """One answer of a dialect: `event` for each event of a stream, or `body` once.
+
+    Attributes:
+        choices: what was gathered, by index.
+        broken: indexes of choices that contradict themselves or have wrong types.
+        failed: the answer says itself that it failed.
+        response_id: `id` of the answer, None if absent or over 256 characters.
+        response_model: `model` of the answer, likewise.
+        usage: last token counts that were seen.
+    """
+
+    # Reasons by which an engine says that an answer is whole.
+    finished: ClassVar[frozenset[str]]
+    # What the dialect calls the two token counts.
+    counts: ClassVar[tuple[str, str]] = ("input_tokens", "output_tokens")
+
+    def __init__(self, budget: Budget) -> None:
+        self.choices: dict[int, Choice] = {}
+        self.broken: set[int] = set()
+        self.failed = False
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.usage = Usage()
+        self._budget = budget
+
+    @abstractmethod
+    def event(self, value: Mapping[str, Any]) -> None:
+        """Take in the data of the next event.
+
+        Raises:
+            FormatError: it has a wrong type, or contradicts an earlier one.
+        """
+
+    @abstractmethod
+    def body(self, value: Mapping[str, Any]) -> None:
+        """Take in a whole body; raises as `event`."""
+
+    @property
+    def finish_reasons(self) -> tuple[str | None, ...]:
+        """Finish reason of each choice, sorted by its index."""
+        return tuple(choice.finish_reason for _, choice in sorted(self.choices.items()))
+
+    def has_ended(self, expected: int) -> bool:
+        """Whether so many choices gave a reason why they ended."""
+        reasons = self.finish_reasons
+        return len(reasons) >= expected and None not in reasons
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all reasons are those of a whole answer."""
+        return self.finished.issuperset(self.finish_reasons)
+
+    def _open(self, value: Mapping[str, Any]) -> None:
+        """Read what stands around the choices."""
+        if self.response_id is None:
+            self.response_id = _name(value.get("id"))
+        if self.response_model is None:
+            self.response_model = _name(value.get("model"))
+        usage = value.get("usage")
+        if isinstance(usage, dict):
+            counts = (_count(usage.get(name)) for name in self.counts)
+            self.usage = Usage(*counts)
+
+
+class SingleAnswer(Answer):
+    """An answer of a dialect whose events have a `type` and whose one choice is 0."""
+
+    def event(self, value: Mapping[str, Any]) -> None:
+        """Take in an event; new kinds may come at any time, and are passed over.
+
+        Raises:
+            FormatError: it has no type, a wrong type, or contradicts an earlier one.
+        """
+        kind = text_of(value, "type")
+        if not kind:
+            raise FormatError("answer: an event without a type")
+        self._guard(lambda: self._event(kind, value))
+
+    def body(self, value: Mapping[str, Any]) -> None:
+        """Take in a whole body; raises as `event`."""
+        self._guard(lambda: self._body(value))
+
+    @abstractmethod
+    def _event(self, kind: str, value: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _body(self, value: Mapping[str, Any]) -> None: ...
+
+    def _guard(self, read: Callable[[], None]) -> None:
+        try:
+            read()
+        except FormatError:
+            self.broken.add(0)
+            raise
