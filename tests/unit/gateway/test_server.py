@@ -1,4 +1,6 @@
+import json
 import socket
+import sqlite3
 import sys
 import time
 import venv
@@ -10,6 +12,8 @@ from typer.testing import CliRunner
 from attest import __version__
 from attest.errors import ConfigurationError, ManifestMismatchError
 from attest.keys import PrivateKey
+from attest.log.checkpoint import parse_checkpoint
+from attest.log.note import KeyKind, NoteSigner
 from attest.signers.file import write_private_key
 from gateway.cli import app
 from gateway.server import serve
@@ -143,3 +147,54 @@ def test_key_never_shows(site, run):
 def test_version():
     assert __version__ in CliRunner().invoke(app, ["version"]).output
     assert sys.version_info >= (3, 11)
+
+
+@pytest.fixture
+def log_key(site):
+    path = site / "log.key.pem"
+    write_private_key(path, PrivateKey.generate())
+    return path
+
+
+def test_refusal_is_a_record_of_the_log(site, run, log_key):
+    (site / "model" / "config.json").write_text("{}")
+    assert run(log_key=log_key).exit_code == 1
+    (refusal,) = refusals(site)
+    token = json.loads(refusal.read_bytes())["refusal"]
+    with sqlite3.connect(site / "state" / "attestations.sqlite") as database:
+        rows = database.execute("SELECT record FROM log_leaves").fetchall()
+    database.close()
+    assert rows == [(token,)]
+    head, _ = parse_checkpoint((site / "state" / "log-checkpoint").read_bytes())
+    assert (head.origin, head.size) == ("urn:attest-gateway:local", 1)
+
+
+def test_log_that_the_manifest_does_not_name_is_refused(site, run, log_key):
+    other = NoteSigner("other", KeyKind.LOG, PrivateKey.generate()).key
+    model = sign_directory(site / "named", now=int(time.time()), logs=[other])
+    write_private_key(site / "named.pem", model.issuer)
+    (site / "authority.pem").write_bytes(model.authority.public.pem)
+    done = run(
+        model=site / "named", signer=f"file:{site / 'named.pem'}", log_key=log_key
+    )
+    assert done.exit_code == 1
+    assert "the manifest names other logs" in done.stderr
+
+
+def test_damaged_log_is_refused_and_signed(site, run, log_key):
+    (site / "model" / "config.json").write_text("{}")
+    run(log_key=log_key)
+    run(log_key=log_key)
+    with sqlite3.connect(site / "state" / "attestations.sqlite") as database:
+        database.execute("DELETE FROM log_leaves WHERE idx = 1")
+    database.close()
+    done = run(log_key=log_key)
+    assert done.exit_code == 1
+    assert "1 entries, 2 were signed" in done.stderr
+    assert len(refusals(site)) == 3
+
+
+def test_log_key_that_is_none_exit_4(site, run):
+    done = run(log_key=site / "authority.pem")
+    assert done.exit_code == 4
+    assert "attest keys new" in done.stderr
