@@ -19,9 +19,8 @@ A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs) 
 checked`, with the reason. Nothing after a failed step is looked at.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -40,12 +39,12 @@ from attest.errors import (
     PolicyError,
     SignatureError,
     TranscriptMismatchError,
-    UnsupportedVersionError,
     VerificationError,
 )
 from attest.keys import PublicKey
 from attest.manifest import Manifest, open_manifest
 from attest.policy import Policy, Tier
+from attest.steps import NotChecked, Status, Step, run_steps
 from attest.tokens import Token
 from attest.transparency import check_log, named_logs
 
@@ -59,30 +58,6 @@ __all__ = [
     "run_steps",
     "verify",
 ]
-
-
-class Status(StrEnum):
-    """What became of one step."""
-
-    OK = "ok"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-    NOT_CHECKED = "not checked"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of the verdict.
-
-    Attributes:
-        code: machine-readable reason when the status is failed or unknown, else "".
-    """
-
-    number: int
-    name: str
-    status: Status
-    detail: str
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +152,6 @@ _DEFINITE: Mapping[str, type[VerificationError]] = {
         TranscriptMismatchError,
     )
 }
-
-
-class NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
-    """A step that has nothing to look at."""
 
 
 @dataclass(slots=True)
@@ -291,7 +262,9 @@ class _Run:
             "token states another constitution": token["constitution"]
             == manifest.constitution,
             "engine is not allowed by the manifest": engine["name"] in runtime.engines,
-            "dtype is not allowed by the manifest": engine["dtype"] in runtime.dtypes,
+            "dtype is not allowed by the manifest": engine["dtype"] in runtime.dtypes
+            # Not seen, which only a measurement in the engine could have.
+            or (engine["dtype"] == "unknown" and at_boot is not Measured.ENGINE),
             "token is older than its boot record": boot["iat"]
             <= self.iat + MAX_SKEW_SECONDS,
         }
@@ -404,31 +377,6 @@ _STEPS: tuple[tuple[str, Callable[[_Run], str]], ...] = (
     ("status", _Run.status),
     ("policy", _Run.demands),
 )
-
-# Errors that leave the question open; every other AttestError is a definite no, since
-# evidence that breaks its form proves nothing and never will.
-_CANNOT_TELL = (EvidenceUnavailableError, UnsupportedVersionError)
-
-
-def run_steps(checks: Iterable[tuple[str, Callable[[], str]]]) -> tuple[Step, ...]:
-    """The lines of some checks, numbered from 0, up to the first that is not passed."""
-    steps: list[Step] = []
-    for number, (name, check) in enumerate(checks):
-        steps.append(_run_step(number, name, check))
-        if steps[-1].status in {Status.FAILED, Status.UNKNOWN}:
-            break
-    return tuple(steps)
-
-
-def _run_step(number: int, name: str, check: Callable[[], str]) -> Step:
-    try:
-        return Step(number, name, Status.OK, check())
-    except NotChecked as reason:
-        return Step(number, name, Status.NOT_CHECKED, str(reason))
-    except _CANNOT_TELL as error:
-        return Step(number, name, Status.UNKNOWN, str(error), error.code)
-    except AttestError as error:
-        return Step(number, name, Status.FAILED, str(error), error.code)
 
 
 def verify(
