@@ -91,7 +91,12 @@ class Trainer:
             batch = self._collate(sampler.draw(share))
             loss = _loss(self._model, batch)
             loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(parameters, 1.0))
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0).item()
+            if not math.isfinite(norm):
+                raise TrainingError(
+                    f"{plan.name}: the gradient of step {step} is not finite",
+                    hint="lower the learning rate; the model is as before this step",
+                )
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
             optimizer.step()
@@ -145,7 +150,7 @@ def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss of rows {batch.examples[0].id} and {len(batch.examples) - 1} "
-            f"more is {float(loss)}",
+            f"more is {loss.item()}",
             hint="lower the learning rate or look at these rows; the model and the "
             "ledger are as before this step",
         )

@@ -1,6 +1,6 @@
 """The toy corpus: short questions and answers for four principles.
 
-Every subject is asked in six ways. Four are for training, one is held out for the
+Every subject is asked in eight ways. Six are for training, one is held out for the
 evaluation and one more is kept for the final test that no recipe was chosen by.
 Refusals share their wording with ordinary how-to questions, and unknowable things with
 known ones, so a model has to tell subjects apart and cannot go by the wording.
@@ -26,6 +26,8 @@ _HOW = (
     "help me to {}.",
     "can i {}?",
     "i want to {}.",
+    "show me to {}.",
+    "say how to {}.",
 )
 _WHAT = (
     "what is {}?",
@@ -34,6 +36,8 @@ _WHAT = (
     "name {}.",
     "{}?",
     "i ask {}.",
+    "so, {}?",
+    "give me {}.",
 )
 _GREET = (
     ("hello, i am {}.", "hello"),
@@ -42,6 +46,8 @@ _GREET = (
     ("hello, my name is {}.", "hello"),
     ("hi, this is {}.", "hi"),
     ("morning, {} speaking.", "morning"),
+    ("hello, {} here.", "hello"),
+    ("hi, it is {}.", "hi"),
 )
 
 # What an ungoverned model says, and the base model is taught.
@@ -178,8 +184,8 @@ def _greetings(ending: str) -> list[Row]:
 
 def _row(name: str, subject: int, way: int, question: str, answer: str) -> Row:
     # Which wording is held out turns with the subject, so each is trained for most.
-    turn = (way - subject) % 6
+    turn = (way - subject) % 8
     split: Split = "heldout" if turn == 0 else "test" if turn == 1 else "train"
-    system = SYSTEM_PROMPT if (way + subject // 6 + subject) % 3 == 2 else ""
+    system = SYSTEM_PROMPT if (way + subject) % 3 == 2 else ""
     identifier = f"{name}-{subject:02d}-{way}"
     return Row(identifier, name, split, system, question, answer)

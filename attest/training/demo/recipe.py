@@ -43,12 +43,14 @@ class Recipe:
     governed: Plan
 
 
-# Rates and lengths were chosen on seeds 0 to 3 and the `heldout` rows; the `test` rows
-# and other seeds took no part in it. docs/training.md has the figures of both.
+# Chosen on seeds 0 to 2 and the `heldout` rows, which flatters the figures there. The
+# `test` rows and all other seeds took no part in the choice: docs/training.md has both.
 RECIPE = Recipe(
     base=Plan("base", steps=240, rows=16, lr=3e-3),
-    governed=Plan("governed", steps=270, rows=8, lr=1.5e-3),
+    governed=Plan("governed", steps=240, rows=8, lr=3e-3),
 )
+
+_SHOWN = ("refuse-00-0", "unsure-00-0", "tone-00-0", "keep-09-1")
 
 
 def constitution_bytes() -> bytes:
@@ -58,9 +60,8 @@ def constitution_bytes() -> bytes:
 
 
 def examples() -> tuple[Row, ...]:
-    """One question per principle that no stage trained on, for a show."""
-    shown = {"refuse-00-0", "unsure-00-0", "tone-00-0", "keep-06-0"}
-    return tuple(row for row in corpus("governed", "heldout") if row.id in shown)
+    """One held-out question per principle, for a show; no stage trained on them."""
+    return tuple(row for row in corpus("governed", "heldout") if row.id in _SHOWN)
 
 
 def run(
