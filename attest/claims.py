@@ -218,12 +218,17 @@ BOOT: Schema = (
     Claim(
         "engine",
         _members({"name": _text, "version": _text, "dtype": _text}),
-        "the engine that was started, and in which number format it computes",
+        "the engine and its number format; `mode` says whether the gateway started it "
+        "(managed) or somebody else did (external)",
+        "in external mode: with which environment and code it was started; `unknown` "
+        "stands for what could not be seen",
     ),
     Claim(
         "serving_state",
         _members({"digest": _digest}),
-        "every setting of the engine that can change answers, read back from it",
+        "every setting of the engine that can change answers, read back from it; "
+        "`reported: false` where it has no plug-in and only the names that it serves "
+        "were seen",
         "settings that the engine did not report truthfully",
     ),
     Claim("software", _texts_by_name, "versions of the software that was running"),

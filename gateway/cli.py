@@ -80,6 +80,16 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
     served_model_name: Annotated[
         str | None, typer.Option(help="Name that clients ask for.")
     ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Engine that somebody else starts: http://… or unix:/path"),
+    ] = None,
+    reference_file: Annotated[
+        Path | None, typer.Option(help="Where its loader reads what it must find.")
+    ] = None,
+    load_report: Annotated[
+        Path | None, typer.Option(help="File that its plug-in writes after loading.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     state_dir: Annotated[
@@ -116,6 +126,9 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
         "signer": signer,
         "gateway_id": gateway_id,
         "served_model_name": served_model_name,
+        "upstream": upstream,
+        "reference_file": reference_file,
+        "load_report": load_report,
         "host": host,
         "port": port,
         "state_dir": state_dir,

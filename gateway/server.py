@@ -22,11 +22,10 @@ from attest.manifest import Manifest
 from attest.tokens import signing_digest
 from gateway.app import build_app
 from gateway.attestations import Attester
-from gateway.boot import Boot
 from gateway.errors import StartupRefusedError
 from gateway.logs import log
 from gateway.settings import Settings
-from gateway.startup import Engine, Startup
+from gateway.startup import Started, Startup
 from gateway.state import AppState
 from gateway.store.sqlite import SqliteStore
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
@@ -130,8 +129,7 @@ class _Process:
                     starting.cancel()
                     await asyncio.gather(starting, return_exceptions=True)
                     return 0
-                boot, engine = await starting
-                await self._serve(boot, engine, serving)
+                await self._serve(await starting, serving)
             except AttestError as error:
                 self._refuse(error)
                 raise
@@ -143,7 +141,7 @@ class _Process:
                 self._store.close()
         return 0
 
-    async def _start(self, run_dir: Path) -> tuple[Boot, Engine]:
+    async def _start(self, run_dir: Path) -> Started:
         if self._publisher is not None:
             await self._publisher.restore()
             self._state.log = self._publisher
@@ -152,14 +150,14 @@ class _Process:
     def _stop(self) -> None:
         self._server.should_exit = True
 
-    async def _serve(
-        self, boot: Boot, engine: Engine, serving: "asyncio.Task[None]"
-    ) -> None:
+    async def _serve(self, started: Started, serving: "asyncio.Task[None]") -> None:
+        boot, engine = started.boot, started.engine
         self._store.add_boot(boot.digest, boot.endorsements(), boot.record)
         attester = Attester(boot, self._store, time.time)
         publishing = asyncio.create_task(self._publish(boot.manifest))
         try:
-            self._state.become_ready(attester, engine.socket)
+            peer = started.finding.peer
+            self._state.become_ready(attester, engine.address, peer)
             log.info(
                 "ready",
                 manifest=boot.manifest.digest,

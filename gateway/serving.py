@@ -12,7 +12,7 @@ from attest.errors import ConfigurationError
 from attest.manifest import Manifest
 from gateway.errors import StartupRefusedError
 
-__all__ = ["boot_evidence", "check_arguments", "check_evidence"]
+__all__ = ["FORBIDDEN_ROUTES", "boot_evidence", "check_arguments", "check_evidence"]
 
 # Flags that change speed, memory or the shape of answers and can't change which weights
 # or which instructions the model works with. Everything else is refused.
@@ -85,7 +85,7 @@ _MIDDLEWARE = frozenset(
 _UNFILTERED_GROUPS = ("vllm.logits_processors",)
 
 # Served only in development mode or with runtime adapters: each gets round the weights.
-_FORBIDDEN_ROUTES = (
+FORBIDDEN_ROUTES = (
     "/collective_rpc",
     "/finish_weight_update",
     "/init_weight_transfer_engine",
@@ -159,7 +159,7 @@ def _check_state(manifest: Manifest, state: Mapping[str, Any], dtype: str) -> No
             "nothing" if found is _MISSING else found,
         )
     found = state.get("dtype")
-    _refuse_unless(found == dtype, "dtype", dtype, found)
+    _refuse_unless(not dtype or found == dtype, "dtype", dtype, found)
     _refuse_unless(found in runtime.dtypes, "dtype", runtime.dtypes, found)
     quantization = state.get("quantization", _MISSING)
     _refuse_unless(
@@ -194,7 +194,7 @@ def _check_code(evidence: Mapping[str, Any]) -> None:
     ]
     _refuse_unless(len(ours) == 1, "packages that provide attested", "one", ours)
     paths = {route.partition(" ")[2] for route in evidence["routes"]}
-    exposed = sorted(paths.intersection(_FORBIDDEN_ROUTES))
+    exposed = sorted(paths.intersection(FORBIDDEN_ROUTES))
     _refuse_unless(not exposed, "routes that by-pass the weights", "none", exposed)
 
 
@@ -203,8 +203,9 @@ def check_evidence(
 ) -> None:
     """Return when the engine's own report is what the manifest demands.
 
-    The report is the engine's word: whoever controls the machine could forge it, which
-    is why a token at this tier names the operator as the one who could still lie.
+    An empty `dtype` leaves it to the manifest. The report is the engine's word: whoever
+    controls the machine could forge it, which is why a token at this tier names the
+    operator as the one who could still lie.
 
     Raises:
         StartupRefusedError: something differs; says what was expected and found.

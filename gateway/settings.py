@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from attest.errors import ConfigurationError
 from attest.hashing import MANIFEST_NAME
+from gateway.engine.address import ADDRESS_PATTERN
 
 __all__ = [
     "EngineSettings",
@@ -85,7 +86,9 @@ class Settings(BaseSettings):
     # Set for the one call of load_settings; pydantic-settings reads it there.
     _config_file: ClassVar[Path | None] = None
 
-    model: Path = Field(description="directory of the model")
+    model: Path | None = Field(
+        None, description="directory of the model; may be left out with upstream only"
+    )
     manifest: Path = Field(
         Path(), description=f"training manifest; default: MODEL/{MANIFEST_NAME}"
     )
@@ -106,6 +109,21 @@ class Settings(BaseSettings):
     )
     served_model_name: str = Field(
         "", description="name that clients ask for; empty takes the manifest's"
+    )
+    upstream: Annotated[str, Field(pattern=ADDRESS_PATTERN)] = Field(
+        "",
+        description="engine that somebody else starts: http://…, https://… or "
+        "unix:/path; empty starts one as a child",
+    )
+    reference_file: Path | None = Field(
+        None,
+        description="with upstream: where to write what the engine's loader must find",
+    )
+    load_report: Path | None = Field(
+        None,
+        description="with upstream: file that the engine's plug-in writes after "
+        "loading, for where its evidence route can't be reached; counts only if the "
+        "kernel shows that its writer is the process that listens",
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on, 0 for any")
@@ -133,8 +151,46 @@ class Settings(BaseSettings):
 
     @property
     def manifest_path(self) -> Path:
-        """Where the manifest is."""
-        return self.model / MANIFEST_NAME if self.manifest == Path() else self.manifest
+        """Where the manifest is.
+
+        Raises:
+            ConfigurationError: neither it nor the model was given.
+        """
+        if self.manifest != Path():
+            return self.manifest
+        if self.model is None:
+            raise ConfigurationError(
+                "settings: manifest: needed where there is no model directory",
+                hint="name it: --manifest training-manifest.json",
+            )
+        return self.model / MANIFEST_NAME
+
+    def check_together(self) -> None:
+        """Return when no setting goes against another.
+
+        Raises:
+            ConfigurationError: two do, or one needs another; both are named.
+        """
+        external = bool(self.upstream)
+        rules = {
+            "model: needed unless upstream names an engine": external or self.model,
+            "engine.extra_args: the engine at upstream has flags of its own": not (
+                external and self.engine.extra_args
+            ),
+            "engine.max_model_len: the engine at upstream has its own": not (
+                external and self.engine.max_model_len
+            ),
+            "reference_file: for an engine at upstream only": external
+            or not self.reference_file,
+            "load_report: needs reference_file, which says what was to be loaded": (
+                self.reference_file or not self.load_report
+            ),
+        }
+        for problem, holds in rules.items():
+            if not holds:
+                raise ConfigurationError(
+                    f"settings: {problem}", hint="see: attest-gateway serve --help"
+                )
 
     @classmethod
     def settings_customise_sources(
@@ -167,7 +223,7 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return _Configured(**given)
+        settings = _Configured(**given)
     except ValidationError as error:
         # The values themselves are left out: one could be a secret in a wrong place.
         problems = "; ".join(
@@ -178,3 +234,5 @@ def load_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
             f"settings: {problems}",
             hint="see: attest-gateway serve --help",
         ) from None
+    settings.check_together()
+    return settings

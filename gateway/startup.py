@@ -2,8 +2,8 @@
 
     1 settings     refuse what could weaken the proof
     2 manifest     signature of the authorities, validity
-    3 files        every listed file, no unlisted one
-    4 engine       start it as a child; its loader hashes what it loads
+    3 files        every listed file, no unlisted one; where there is a directory
+    4 engine       start it as a child, or wait for the one at `upstream`
     5 evidence     the engine's own report equals the manifest
     6 boot         session key, certificate, boot record
 
@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from attest.claims import Measured
 from attest.envelope import MAX_ENVELOPE
@@ -26,33 +26,49 @@ from attest.keys import PublicKey, Signer
 from attest.manifest import Manifest, open_manifest
 from attest.signers import load_signer
 from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
+from gateway.engine.address import Address
+from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
+from gateway.engine.reference import reference_bytes, share_reference
 from gateway.errors import StartupRefusedError
-from gateway.serving import boot_evidence, check_arguments, check_evidence
+from gateway.examine import Examination, Examined, Finding
+from gateway.serving import check_arguments
 from gateway.settings import Settings
 from gateway.weights import check_model_directory
 
-__all__ = ["Engine", "Startup", "read_authorities"]
+__all__ = ["Engine", "Started", "Startup", "read_authorities"]
 
 
-class Engine(Protocol):
+class Engine(Examined, Protocol):
     """What start-up needs of an engine."""
 
-    @property
-    def socket(self) -> Path:
-        """Where it answers."""
-
     async def start(self, on_progress: Callable[[str], None] | None = None) -> None:
-        """Start it; returns once it answers."""
-
-    async def evidence(self, nonce: str) -> dict[str, Any]:
-        """Its report about itself."""
+        """Start it, or wait for it; returns once it answers."""
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Its exit status once it has ended, 0 where nobody knows."""
 
     async def stop(self) -> None:
-        """End it, and every process that it started."""
+        """End it and every process that it started, or let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a start that went through leaves.
+
+    Attributes:
+        boot: what attestations refer to.
+        engine: it runs.
+        examination: how it was looked at, to look again.
+        finding: what was found.
+        files: fingerprint of the model directory, None where there is none.
+    """
+
+    boot: Boot
+    engine: Engine
+    examination: Examination
+    finding: Finding
+    files: str | None
 
 
 def read_authorities(settings: Settings) -> tuple[PublicKey, ...]:
@@ -91,13 +107,16 @@ class Startup:
     Attributes:
         report: gets one line on what is going on, for `/readyz` and the log.
         accept: refuses a manifest that goes against other parts of the process.
+        checked: called once manifest and files are checked and an engine may load them.
     """
 
     settings: Settings
     clock: Callable[[], float]
     report: Callable[[str], None]
     make_engine: Callable[[EngineSpec], Engine] = ManagedEngine
+    make_external: Callable[[ExternalSpec], Engine] = ExternalEngine
     accept: Callable[[Manifest], None] = lambda _: None
+    checked: Callable[[], None] = lambda: None
     signer: Signer = field(init=False)
     manifest: Manifest | None = None
     envelope: bytes = b""
@@ -114,7 +133,7 @@ class Startup:
         check_arguments(self.settings.engine.extra_args)
         self.signer = load_signer(self.settings.signer)
 
-    async def run(self, run_dir: Path) -> tuple[Boot, Engine]:
+    async def run(self, run_dir: Path) -> Started:
         """All steps, in order.
 
         Args:
@@ -124,8 +143,33 @@ class Startup:
             AttestError: the start failed; a VerificationError or StartupRefusedError
                 is a definite no.
         """
-        settings = self.settings
+        manifest = self._open_manifest()
+        self._check_dtype(manifest)
+        files = await self._check_files(manifest)
+        engine, reference_sha256 = self._engine(manifest, run_dir)
+        self.checked()
+        try:
+            await engine.start(self.report)
+            self.report("comparing the engine's report with the manifest")
+            examination = Examination(
+                engine=engine,
+                manifest=manifest,
+                served_model_name=self._served_model_name(manifest),
+                dtype=self._dtype(manifest),
+                files_checked=files is not None,
+                reference_sha256=reference_sha256,
+            )
+            finding = await examination.run()
+            self._check_untouched(files)
+            boot = self._boot(manifest, finding)
+        except BaseException:
+            await engine.stop()
+            raise
+        return Started(boot, engine, examination, finding, files)
+
+    def _open_manifest(self) -> Manifest:
         self.report("checking the manifest")
+        settings = self.settings
         self.envelope = _read_manifest(settings.manifest_path)
         manifest = open_manifest(
             self.envelope, read_authorities(settings), threshold=settings.threshold
@@ -133,86 +177,94 @@ class Startup:
         manifest.check_validity(self._now())
         self.manifest = manifest
         self.accept(manifest)
-        dtype = self._dtype(manifest)
-        before = stat_fingerprint(scan_model(settings.model))
+        return manifest
+
+    async def _check_files(self, manifest: Manifest) -> str | None:
+        model = self.settings.model
+        if model is None:
+            return None
+        before = stat_fingerprint(scan_model(model))
         await asyncio.to_thread(
             check_model_directory,
-            settings.model,
+            model,
             manifest,
             lambda share: self.report(f"checking the weights, {share:.0%}"),
         )
-        engine = self.make_engine(self._spec(manifest, run_dir, dtype))
-        try:
-            await engine.start(self.report)
-            self.report("comparing the engine's report with the manifest")
-            nonce = secrets.token_urlsafe(24)
-            evidence = await engine.evidence(nonce)
-            check_evidence(manifest, evidence, nonce=nonce, dtype=dtype)
-            self._check_untouched(before)
-            return self._boot(manifest, evidence), engine
-        except BaseException:
-            await engine.stop()
-            raise
+        return before
 
-    def _check_untouched(self, before: str) -> None:
+    def _check_untouched(self, before: str | None) -> None:
         # The loader covers the weights; tokenizer, template and configuration were
         # read by the engine between our hashing and now.
         model = self.settings.model
-        if stat_fingerprint(scan_model(model)) != before:
+        if model is not None and stat_fingerprint(scan_model(model)) != before:
             raise StartupRefusedError(
                 f"weights: files in {model} were touched during the start",
                 hint="stop whatever writes there, then start again",
             )
 
-    def _dtype(self, manifest: Manifest) -> str:
-        allowed = manifest.runtime.dtypes
-        dtype = self.settings.engine.dtype or (allowed[0] if allowed else "")
-        if dtype not in allowed:
+    def _check_dtype(self, manifest: Manifest) -> None:
+        allowed, dtype = manifest.runtime.dtypes, self._dtype(manifest)
+        if dtype not in allowed and (dtype or not self.settings.upstream):
             raise ConfigurationError(
                 f"engine.dtype: the manifest allows {', '.join(allowed) or 'none'}, "
                 f"found {dtype or 'none'}",
-                hint="leave engine.dtype empty to take the manifest's first",
+                hint="leave engine.dtype empty to take what the manifest allows",
             )
-        return dtype
 
-    def _spec(self, manifest: Manifest, run_dir: Path, dtype: str) -> EngineSpec:
+    def _dtype(self, manifest: Manifest) -> str:
+        """The one to compute in; empty where an engine at `upstream` may choose."""
+        allowed, chosen = manifest.runtime.dtypes, self.settings.engine.dtype
+        first = "" if self.settings.upstream or not allowed else allowed[0]
+        return chosen or first
+
+    def _served_model_name(self, manifest: Manifest) -> str:
+        return self.settings.served_model_name or manifest.model_name
+
+    def _engine(self, manifest: Manifest, run_dir: Path) -> tuple[Engine, str | None]:
+        """The engine, and the digest of the reference that was shared with it."""
         settings = self.settings
-        tensors = [
-            {
-                "name": tensor.name,
-                "dtype": tensor.dtype,
-                "shape": list(tensor.shape),
-                "sha256": tensor.sha256,
-            }
-            for tensor in manifest.tensors
-        ]
-        reference = {"root": manifest.tensor_root, "tensors": tensors or None}
+        if not settings.upstream:
+            return self.make_engine(self._spec(manifest, run_dir)), None
+        shared = settings.reference_file
+        sha256 = None if shared is None else share_reference(shared, manifest)
+        spec = ExternalSpec(
+            address=Address.parse(settings.upstream),
+            reference=shared,
+            load_report=settings.load_report,
+            start_timeout_seconds=settings.engine.start_timeout_seconds,
+        )
+        return self.make_external(spec), sha256
+
+    def _spec(self, manifest: Manifest, run_dir: Path) -> EngineSpec:
+        settings = self.settings
+        assert settings.model is not None  # noqa: S101 - without upstream there is one
         return EngineSpec(
             python=settings.engine.python,
             model_dir=settings.model,
-            served_model_name=settings.served_model_name or manifest.model_name,
+            served_model_name=self._served_model_name(manifest),
             run_dir=run_dir,
-            reference=json.dumps(reference).encode(),
-            dtype=dtype,
+            reference=reference_bytes(manifest),
+            dtype=self._dtype(manifest),
             max_model_len=settings.engine.max_model_len,
             extra_args=settings.engine.extra_args,
             start_timeout_seconds=settings.engine.start_timeout_seconds,
         )
 
-    def _boot(self, manifest: Manifest, evidence: dict[str, Any]) -> Boot:
+    def _boot(self, manifest: Manifest, finding: Finding) -> Boot:
         now = self._now()
         session = certify(self.signer, self.settings.gateway_id, manifest, now=now)
         weights = WeightsReport(
             root=manifest.tensor_root,
             count=manifest.tensor_count,
-            measured=Measured.ENGINE,
-            verified_at=now,
+            measured=finding.measured,
+            # Nothing was verified where nothing was measured, at no time.
+            verified_at=0 if finding.measured is Measured.ASSERTED else now,
         )
         record = boot_record(
             session,
             manifest=manifest,
             weights=weights,
-            evidence=boot_evidence(evidence),
+            evidence=finding.evidence,
             now=now,
         )
         return Boot(session, manifest, self.envelope, weights, record)

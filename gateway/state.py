@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
+from gateway.engine.address import Address
+from gateway.engine.peer import Peer
 from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.exchange import Sealer
 from gateway.settings import LimitSettings, Settings
@@ -65,11 +66,17 @@ class AppState:
         """Whether answers can be had and attested."""
         return self.serving is not None and self.engine_alive
 
-    def become_ready(self, attester: Attester, socket: Path) -> None:
-        """The start-up is through: serve, with the engine at this Unix socket."""
+    def become_ready(
+        self, attester: Attester, address: Address, peer: Peer | None = None
+    ) -> None:
+        """The start-up is through: serve, with the engine at this address.
+
+        Requests only go to the process `peer`, where the kernel says which one that is.
+        """
         self.attester = attester
+        uds = None if address.socket is None else str(address.socket)
         self.serving = Serving(
-            upstream=HttpUpstream(uds=str(socket)),
+            upstream=HttpUpstream(uds=uds, base_url=address.base_url, peer=peer),
             sealer=attester,
             manifest_digest=attester.boot.manifest.digest,
         )

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
+from gateway.engine.peer import Peer, peer_of
 from gateway.errors import UpstreamDownError, UpstreamError
 from gateway.http import httpx
 
@@ -55,7 +56,8 @@ class Upstream(Protocol):
         """Send a request and wait for the head of the answer.
 
         Raises:
-            UpstreamDownError: no connection; the engine saw nothing of the request.
+            UpstreamDownError: no connection, or to another process than the verified
+                one; the engine saw nothing of the request.
             UpstreamError: the connection broke, timed out or did not speak HTTP.
         """
 
@@ -92,8 +94,10 @@ class _HttpResponse:
 
 
 class HttpUpstream:
-    """An engine that speaks HTTP/1.1 on a Unix socket or a loopback port.
+    """An engine that speaks HTTP/1.1 on a Unix socket or a port.
 
+    With `peer`, every new connection must be to that very process, or it is closed
+    before a byte is sent: whoever took the socket over is never asked.
     There is no cap on connections here: the gateway's own cap on requests in flight is
     the only one, so that a request never waits for a connection.
     """
@@ -104,7 +108,9 @@ class HttpUpstream:
         uds: str | None = None,
         base_url: str = "http://engine",
         read_seconds: float = _READ_SECONDS,
+        peer: Peer | None = None,
     ) -> None:
+        self._peer = peer
         self._base_url = base_url.rstrip("/")
         self._timeout = {
             "connect": _CONNECT_SECONDS,
@@ -114,9 +120,11 @@ class HttpUpstream:
         }
         self._transport = httpx.AsyncHTTPTransport(
             uds=uds,
-            # No engine is reached by TLS. A context that trusts nobody says so, and
-            # saves reading the list of authorities, 0.2 s of every start.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # Without TLS a context that trusts nobody: it saves reading the list of
+            # authorities, 0.2 s of every start.
+            verify=ssl.create_default_context()
+            if self._base_url.startswith("https:")
+            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             trust_env=False,
             limits=httpx.Limits(
                 max_connections=None,
@@ -159,9 +167,11 @@ class HttpUpstream:
         body: bytes,
         connects: list[str],
     ) -> httpx.Request:
-        async def trace(event: str, _: Mapping[str, Any]) -> None:
+        async def trace(event: str, info: Mapping[str, Any]) -> None:
             if event.startswith("connection.connect_"):
                 connects.append(event)
+            if event == "connection.connect_unix_socket.complete":
+                await self._check_peer(info["return_value"])
 
         return httpx.Request(
             method,
@@ -170,6 +180,16 @@ class HttpUpstream:
             content=body,
             extensions={"timeout": self._timeout, "trace": trace},
         )
+
+    async def _check_peer(self, stream: Any) -> None:
+        if self._peer is None:
+            return
+        if peer_of(stream.get_extra_info("socket")) != self._peer:
+            await stream.aclose()
+            raise UpstreamDownError(
+                "another process than the verified engine listens on its socket",
+                headers=(("retry-after", "5"),),
+            )
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -12,7 +12,10 @@ from typing import Any
 from attest.canonical import read_object
 from attest.errors import ConfigurationError, FormatError
 from gateway.engine import keeper
+from gateway.engine.address import Address
+from gateway.engine.client import MAX_EVIDENCE_BYTES, EngineClient
 from gateway.engine.log import EngineLog
+from gateway.engine.peer import Peer, is_descendant
 from gateway.engine.probe import probe
 from gateway.engine.spec import (
     EngineSpec,
@@ -23,9 +26,8 @@ from gateway.engine.spec import (
 from gateway.errors import EngineDiedError, EngineStartError, StartupRefusedError
 from gateway.http import httpx
 
-__all__ = ["EngineSpec", "ManagedEngine"]
+__all__ = ["EngineSpec", "ManagedEngine", "read_refusal"]
 
-_MAX_EVIDENCE_BYTES = 4 << 20
 _MAX_REFUSAL_BYTES = 64 << 10
 _POLL_SECONDS = 0.25
 # Beyond the grace: what the keeper takes to kill and to let shared memory be removed.
@@ -42,8 +44,11 @@ def _write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def _read_refusal(path: Path) -> StartupRefusedError | None:
-    """What the loader left; None where it has not refused."""
+def read_refusal(path: Path) -> StartupRefusedError | None:
+    """What the loader left; None where it has not refused.
+
+    Not signed: whoever may write beside the reference can forge one, and stop a start.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_REFUSAL_BYTES + 1)
@@ -73,12 +78,19 @@ class ManagedEngine:
     of it outlives this one, `kill -9` of any of them included.
     """
 
+    mode = "managed"
+
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
         self._process: asyncio.subprocess.Process | None = None
         self._pump: asyncio.Task[None] | None = None
         self._log: EngineLog | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client = EngineClient(self.address)
+
+    @property
+    def address(self) -> Address:
+        """Where it answers."""
+        return Address.of_socket(self.socket)
 
     @property
     def socket(self) -> Path:
@@ -170,11 +182,6 @@ class ManagedEngine:
             )
         finally:
             os.close(sink)
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
-        # The host's name is never resolved: the socket is the address.
-        self._client = httpx.AsyncClient(
-            transport=transport, base_url="http://engine", trust_env=False, timeout=35
-        )
 
     async def _copy_output(self, source: int) -> None:
         assert self._log is not None  # noqa: S101 - set by _prepare
@@ -198,27 +205,30 @@ class ManagedEngine:
     async def _until_ready(self) -> None:
         while True:
             # The file comes before the engine has ended; that takes it seconds.
-            if refusal := _read_refusal(self._refusal):
+            if refusal := read_refusal(self._refusal):
                 raise refusal
             if self._process is None or self._process.returncode is not None:
                 raise await self._explain_exit()
             try:
-                await self._get_evidence("A" * 16)
+                status, data = await self._client.call(
+                    "GET", "/attest/evidence", query=f"nonce={'A' * 16}"
+                )
             except httpx.TransportError:
                 await asyncio.sleep(_POLL_SECONDS)
-            except httpx.HTTPStatusError as error:
+                continue
+            if status != 200:
                 # vLLM only logs a plug-in that does not load, and serves without it.
                 raise EngineStartError(
                     "engine: serves, but its plug-in gives no evidence: HTTP status "
-                    f"{error.response.status_code}",
+                    f"{status}",
                     hint="look for attested_evidence in engine.log",
-                ) from error
-            else:
-                return
+                )
+            read_object(data, max_bytes=MAX_EVIDENCE_BYTES)
+            return
 
     async def _explain_exit(self) -> Exception:
         await self._end_pump()
-        if refusal := _read_refusal(self._refusal):
+        if refusal := read_refusal(self._refusal):
             return refusal
         code = None if self._process is None else self._process.returncode
         return EngineStartError(
@@ -233,40 +243,36 @@ class ManagedEngine:
         return "; its last lines were:\n" + "\n".join(lines) if lines else ""
 
     async def evidence(self, nonce: str) -> dict[str, Any]:
-        """The plug-in's report, with this nonce in it.
-
-        Args:
-            nonce: 8 to 128 of `A-Z a-z 0-9 _ -`.
+        """See `EngineClient.evidence`.
 
         Raises:
-            EngineDiedError: the engine ended or does not answer within 35 s.
-            FormatError: the answer is no strict JSON object below 4 MiB, or has
-                another nonce.
+            EngineDiedError: the engine ended, was not started or does not answer.
+            FormatError: as there.
         """
-        try:
-            evidence = await self._get_evidence(nonce)
-        except httpx.HTTPError as error:
-            raise EngineDiedError(
-                f"engine: gives no evidence: {type(error).__name__}",
-                hint="look at engine.log; the gateway has to be started again",
-            ) from error
-        if evidence.get("nonce") != nonce:
-            raise FormatError("engine: the evidence has another nonce")
-        return evidence
-
-    async def _get_evidence(self, nonce: str) -> dict[str, Any]:
-        if self._client is None:
+        if self._process is None:
             raise EngineDiedError("engine: not started")
-        data = bytearray()
-        async with self._client.stream(
-            "GET", "/attest/evidence", params={"nonce": nonce}
-        ) as response:
-            response.raise_for_status()
-            async for chunk in response.aiter_raw():
-                data += chunk
-                if len(data) > _MAX_EVIDENCE_BYTES:
-                    break  # read_object refuses it
-        return read_object(bytes(data), max_bytes=_MAX_EVIDENCE_BYTES)
+        return await self._client.evidence(nonce)
+
+    def load_report(self) -> None:
+        """None: a child is asked, so that its answer is fresh."""
+
+    async def peer(self) -> Peer:
+        """The process on the socket: the API server, which is below our keeper.
+
+        Raises:
+            EngineDiedError: it was not started, or nobody listens.
+            StartupRefusedError: somebody else's process listens there.
+        """
+        found = await self._client.peer()
+        if self._process is None or found is None:
+            raise EngineDiedError("engine: not started")
+        if not is_descendant(found.pid, self._process.pid):
+            raise StartupRefusedError(
+                f"engine: process {found.pid} listens on the engine's socket; expected "
+                f"a child of {self._process.pid}",
+                hint="see what it is, and who can enter the run folder",
+            )
+        return found
 
     async def wait(self) -> int:
         """Return the exit code once the engine has ended: 128 + n after signal n.
@@ -295,8 +301,6 @@ class ManagedEngine:
         Args:
             grace_seconds: between SIGTERM and SIGKILL.
         """
-        if self._client is not None:
-            await self._client.aclose()
         if self._process is not None:
             await self._end(self._process, grace_seconds)
         await self._end_pump()

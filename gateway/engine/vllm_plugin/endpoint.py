@@ -1,5 +1,6 @@
 """`GET /attest/evidence`: what the engine measured and how it is set up."""
 
+import json
 import os
 import re
 from argparse import Namespace
@@ -26,6 +27,12 @@ class EvidencePlugin:
 
     The answer is not signed and no secret lives here: the gateway, at the other end of
     a socket that only it can reach, judges it and signs.
+
+    Where the loader was given a `report`, the same evidence is also written there, once
+    and before the first request. Whoever may write in that folder can forge the file.
+    It names the reference file that the loader read, and through it the nonce that the
+    gateway put in there, so it is no older than that; and this process, by pid and
+    start time, so that the gateway can tell whether it is the one that it talks to.
     """
 
     name = "attested_evidence"
@@ -59,7 +66,12 @@ class EvidencePlugin:
         workers = [] if engine_client is None else await self._workers()
         roots = {load["root"] for worker in workers for load in worker["loads"]}
         once = all(worker["started"] == len(worker["loads"]) == 1 for worker in workers)
-        load_format = state.vllm_config.load_config.load_format
+        load_config = state.vllm_config.load_config
+        load_format, extra = (
+            load_config.load_format,
+            load_config.model_loader_extra_config,
+        )
+        paths = extra if isinstance(extra, dict) else {}
         if load_format != LOAD_FORMAT or not once or len(roots) != 1:
             error = WeightsRefusedError(
                 "the workers did not all load the attested weights once",
@@ -67,10 +79,13 @@ class EvidencePlugin:
                 found=f"load format {load_format}, {len(workers)} workers, "
                 f"roots {sorted(roots)}",
             )
-            run_dir = os.environ.get("VLLM_RPC_BASE_PATH")
-            if run_dir:
-                record_refusal(error, Path(run_dir) / "refusal.json")
+            if "reference" in paths:
+                place = Path(str(paths["reference"])).with_name("refusal.json")
+                record_refusal(error, place)
             raise error
+        if "report" in paths:
+            report = await self._report("")
+            _write_whole(Path(str(paths["report"])), json.dumps(report).encode())
 
     async def _workers(self) -> list[dict[str, Any]]:
         reports: list[dict[str, Any]] = await self._client.collective_rpc(
@@ -83,18 +98,36 @@ class EvidencePlugin:
             raise HTTPException(400, "nonce: 8 to 128 of A-Z a-z 0-9 _ -")
         if self._app is None or self._client is None or self._inventory is None:
             raise HTTPException(503, "the engine is not ready")
-        return JSONResponse(
-            {
-                "nonce": nonce,
-                "pid": os.getpid(),
-                "workers": await self._workers(),
-                "serving_state": serving_state(self._app),
-                "entry_points": self._inventory.entry_points,
-                "routes": _routes(self._app),
-                "versions": self._inventory.versions,
-                "records": self._inventory.records,
-            }
-        )
+        return JSONResponse(await self._report(nonce))
+
+    async def _report(self, nonce: str) -> dict[str, Any]:
+        assert self._app is not None  # noqa: S101 - both callers come after
+        assert self._inventory is not None  # noqa: S101 - attach_router and init_state
+        return {
+            "nonce": nonce,
+            "pid": os.getpid(),
+            "started": _started(),
+            "workers": await self._workers(),
+            "serving_state": serving_state(self._app),
+            "entry_points": self._inventory.entry_points,
+            "routes": _routes(self._app),
+            "versions": self._inventory.versions,
+            "records": self._inventory.records,
+        }
+
+
+def _started() -> int:
+    """When this process began, in clock ticks since the machine did, proc(5)."""
+    data = Path("/proc/self/stat").read_bytes()
+    return int(data.rpartition(b")")[2].split()[19])
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Readers see the old file or the new one, never a part; all may read it."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(data)
+    draft.chmod(0o644)
+    draft.replace(path)
 
 
 def _routes(app: FastAPI) -> list[str]:

@@ -16,14 +16,18 @@ from .record import RECORD
 
 __all__ = ["AttestedLoader"]
 
+_KEYS = {"reference", "reference_sha256", "report"}
+
 
 class AttestedLoader(DefaultModelLoader):
     """Loads safetensors and refuses whatever is not in the gateway's reference.
 
-    `model_loader_extra_config` has exactly `reference`, the path of the file, and
-    `reference_sha256`, 64 hex digits. Reloads in the running engine pass through
-    `get_all_weights` and are checked alike. What no loader sees is not covered:
-    adapters, the tokenizer, and what quantization on the fly makes of the weights.
+    `model_loader_extra_config` has `reference`, the path of the file, and may have
+    `reference_sha256`, 64 hex digits, and `report`, the path of a file that the
+    evidence plug-in writes once all workers have loaded. Reloads in the running engine
+    pass through `get_all_weights` and are checked alike. What no loader sees is not
+    covered: adapters, the tokenizer, and what quantization on the fly makes of the
+    weights.
 
     Raises:
         WeightsRefusedError: at construction, while loading, or after the last tensor;
@@ -32,18 +36,19 @@ class AttestedLoader(DefaultModelLoader):
 
     def __init__(self, load_config: LoadConfig) -> None:
         extra = load_config.model_loader_extra_config
-        if not isinstance(extra, dict) or set(extra) != {
-            "reference",
-            "reference_sha256",
-        }:
+        if (
+            not isinstance(extra, dict)
+            or "reference" not in extra
+            or not set(extra) <= _KEYS
+        ):
             raise ValueError(
-                "load format attested: model_loader_extra_config needs exactly "
-                "reference and reference_sha256"
+                "load format attested: model_loader_extra_config needs reference, and "
+                "may have reference_sha256 and report"
             )
         path = Path(str(extra["reference"]))
         self._refusal = path.with_name("refusal.json")
         with self._recorded():
-            self._reference = Reference.read(path, str(extra["reference_sha256"]))
+            self._reference = Reference.read(path, extra.get("reference_sha256"))
         # The parent refuses formats and keys that it does not know.
         super().__init__(
             dataclasses.replace(

@@ -58,8 +58,31 @@ def test_unknown_or_unusable_setting_is_named(config, text, match):
 
 
 def test_missing_settings_are_named():
-    with pytest.raises(ConfigurationError, match=r"model: Field required.*authority"):
+    with pytest.raises(ConfigurationError, match=r"authority: Field required.*signer"):
         load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        ({"model": None}, "model: needed unless upstream"),
+        ({"reference_file": "r"}, "reference_file: for an engine at upstream only"),
+        ({"load_report": "r"}, "load_report: needs reference_file"),
+        ({"upstream": "http://e", "load_report": "r"}, "load_report: needs reference"),
+        ({"upstream": "http://e", "engine": {"extra_args": ["--seed=1"]}}, "extra_arg"),
+        ({"upstream": "http://e", "engine": {"max_model_len": 1}}, "max_model_len"),
+        ({"upstream": "engine:8000"}, "upstream: "),
+    ],
+)
+def test_settings_that_go_against_each_other(flags, match):
+    with pytest.raises(ConfigurationError, match=match):
+        load_settings({**FLAGS, **flags})
+
+
+def test_no_model_directory_needs_a_manifest():
+    settings = load_settings({**FLAGS, "model": None, "upstream": "unix:/run/e.sock"})
+    with pytest.raises(ConfigurationError, match="manifest: needed"):
+        _ = settings.manifest_path
 
 
 def test_no_authority_at_all():

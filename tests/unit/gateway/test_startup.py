@@ -16,6 +16,8 @@ from attest.errors import (
 )
 from attest.keys import PrivateKey
 from attest.signers.file import write_private_key
+from gateway.engine.address import Address
+from gateway.engine.peer import Peer
 from gateway.errors import EngineStartError, StartupRefusedError
 from gateway.serving import _FIXED
 from gateway.settings import load_settings
@@ -27,7 +29,14 @@ class FakeEngine:
 
     def __init__(self, spec, change=None):
         self.spec, self.change, self.stopped = spec, change, False
-        self.socket = spec.run_dir / "engine.sock"
+        self.mode, self.peer_found = "managed", Peer(7, 0, 70)
+        self.address = Address.of_socket(spec.run_dir / "engine.sock")
+
+    def load_report(self):
+        return None
+
+    async def peer(self):
+        return self.peer_found
 
     async def start(self, on_progress=None):
         on_progress("loading weights")
@@ -45,6 +54,8 @@ class FakeEngine:
         }
         found = {
             "nonce": nonce,
+            "pid": 7,
+            "started": 70,
             "workers": [
                 {"started": 1, "loads": [{"root": reference["root"], "count": count}]}
             ],
@@ -102,7 +113,8 @@ def start(tmp_path, model):
 
 
 async def test_honest_start(start, model):
-    boot, engine = await start.make()
+    started = await start.make()
+    boot, engine = started.boot, started.engine
     assert boot.manifest.digest == model.manifest.digest
     assert boot.weights.measured == "engine"
     assert engine is start.engine
@@ -181,6 +193,30 @@ async def test_engine_with_another_root_is_stopped(start):
     assert start.engine.stopped
 
 
+@pytest.mark.parametrize("name", ["pid", "started"])
+async def test_evidence_of_another_process_than_the_one_that_listens(start, name):
+    def change(found, _):
+        found[name] += 1
+
+    with pytest.raises(StartupRefusedError, match="listens on the socket"):
+        await start.make(change=change)
+    assert start.engine.stopped
+
+
+async def test_evidence_that_names_no_process(start):
+    def change(found, _):
+        del found["started"]
+
+    with pytest.raises(StartupRefusedError, match="of which process"):
+        await start.make(change=change)
+
+
+async def test_boot_record_says_who_started_the_engine(start):
+    boot = (await start.make()).boot
+    claims = tokens.parse(boot.record, typ="eat+jwt").claims
+    assert claims["engine"]["mode"] == "managed"
+
+
 async def test_engine_that_does_not_start_is_stopped(start):
     with pytest.raises(EngineStartError):
         await start.make(change=EngineStartError("engine: no"))
@@ -220,7 +256,7 @@ async def test_refusal_before_the_manifest_was_verified(start, tmp_path):
 
 
 async def test_endorsements_make_a_bundle(start):
-    boot, _ = await start.make()
+    boot = (await start.make()).boot
     value = json.loads(boot.endorsements())
     Bundle(
         token="t~",

@@ -1,6 +1,7 @@
 import pytest
 
 from gateway.auth import ApiKeys
+from gateway.engine.address import Address
 from gateway.errors import OverloadedError
 from gateway.settings import LimitSettings, Settings
 from gateway.state import AppState
@@ -36,7 +37,7 @@ async def test_life(tmp_path, world):
     attester = type(
         "Attester", (), {"boot": type("Boot", (), {"manifest": world.manifest})}
     )
-    one.become_ready(attester, tmp_path / "e.sock")
+    one.become_ready(attester, Address.of_socket(tmp_path / "e.sock"))
     assert one.ready
     assert one.serving.manifest_digest == world.manifest.digest
     assert one.require_engine() is one.serving.upstream
