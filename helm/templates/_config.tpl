@@ -1,0 +1,40 @@
+{{/* The gateway's settings file. Unknown names make the gateway refuse to start. */}}
+{{- define "attest-gateway.config" -}}
+{{- $settings := dict
+  "threshold" (int .Values.trust.threshold)
+  "signer" (printf "file:/etc/attest/signer/%s" .Values.signer.existingSecretKey)
+  "gateway_id" (default (printf "urn:attest-gateway:%s:%s" .Release.Namespace (include "attest-gateway.fullname" .)) .Values.gatewayId)
+  "host" "0.0.0.0"
+  "port" 8000
+  "state_dir" "/var/lib/attest" }}
+{{- if include "attest-gateway.hasWeights" . }}{{ $_ := set $settings "model" "/model" }}{{ end }}
+{{- $files := .Values.trust.files }}
+{{- if .Values.trust.authorities }}{{ $files = keys .Values.trust.authorities | sortAlpha }}{{ end }}
+{{- $authority := list }}
+{{- range $files }}{{ $authority = append $authority (printf "/etc/attest/authorities/%s" .) }}{{ end }}
+{{- $_ := set $settings "authority" $authority }}
+{{- with .Values.model.manifest }}{{ $_ := set $settings "manifest" . }}{{ end }}
+{{- with .Values.model.servedName }}{{ $_ := set $settings "served_model_name" . }}{{ end }}
+{{- if .Values.apiKeys.existingSecret }}
+{{- $_ := set $settings "api_keys_file" (printf "/etc/attest/api-keys/%s" .Values.apiKeys.existingSecretKey) }}
+{{- end }}
+{{- if .Values.log.existingSecret }}
+{{- $_ := set $settings "log_key" (printf "/etc/attest/log/%s" .Values.log.existingSecretKey) }}
+{{- with .Values.log.origin }}{{ $_ := set $settings "log_origin" . }}{{ end }}
+{{- with .Values.log.witnesses }}{{ $_ := set $settings "log_witnesses" . }}{{ end }}
+{{- end }}
+{{- $engine := dict "start_timeout_seconds" (int .Values.engine.startSeconds) }}
+{{- with .Values.model.dtype }}{{ $_ := set $engine "dtype" . }}{{ end }}
+{{- if eq .Values.mode "managed" }}
+{{- with .Values.engine.extraArgs }}{{ $_ := set $engine "extra_args" . }}{{ end }}
+{{- with int .Values.model.maxLength }}{{ $_ := set $engine "max_model_len" . }}{{ end }}
+{{- else if eq .Values.mode "sidecar" }}
+{{- $_ := set $settings "upstream" "unix:/run/attest/engine.sock" }}
+{{- $_ := set $settings "reference_file" "/run/attest/reference.json" }}
+{{- $_ := set $settings "load_report" "/run/attest/load-report.json" }}
+{{- else }}
+{{- $_ := set $settings "upstream" .Values.proxy.upstream }}
+{{- end }}
+{{- $_ := set $settings "engine" $engine }}
+{{- toYaml (mergeOverwrite $settings (deepCopy .Values.config)) }}
+{{- end }}
