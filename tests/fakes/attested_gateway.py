@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
+from fakes.log import SignedLog
 from fakes.world import ANSWER, NOW, STREAM, World, with_comment
 
 from attest.bundle import MEDIA_TYPE, Bundle
@@ -108,6 +109,7 @@ class AttestedGateway:
         status: of the answer; an error body where it is 400 and above.
         pending: how often /v1/attestations/{id} still says 202.
         retry_after: what it then says about trying again; None leaves it out.
+        log: where attestations are logged, if anywhere; proofs are in the bundles.
         evidence: replies for paths, instead of the true ones.
         closed: connections that the client let go of, in process only.
         chunk: bodies are sent in pieces of so many bytes.
@@ -122,6 +124,7 @@ class AttestedGateway:
     status: int = 200
     pending: int = 0
     retry_after: str | None = "0"
+    log: SignedLog | None = None
     evidence: dict[str, Reply] = field(default_factory=dict)
     closed: int = 0
     chunk: int = 40
@@ -172,7 +175,7 @@ class AttestedGateway:
         )
         name = f"att_{len(self._bundles)}"
         bundle = replace(self.world.bundle(), token=token, request=None, response=None)
-        self._bundles[name] = bundle
+        self._bundles[name] = bundle if self.log is None else self.log.prove(bundle)
         headers = {ID_HEADER: name, "content-type": "application/json"}
         if streamed:
             headers["content-type"] = "text/event-stream; charset=utf-8"

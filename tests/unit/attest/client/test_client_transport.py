@@ -9,12 +9,14 @@ from fakes.attested_gateway import (
     COMPLETION_REQUEST,
     COMPLETION_STREAM,
     COMPLETIONS,
+    AttestedGateway,
     Reply,
     chunked,
     inner,
 )
 from fakes.clients import ask
-from fakes.world import ANSWER, REQUEST, STREAM, STREAM_REQUEST
+from fakes.log import SignedLog
+from fakes.world import ANSWER, REQUEST, STREAM, STREAM_REQUEST, make_world
 
 import attest.client.httpx
 import attest.client.httpx2
@@ -22,7 +24,7 @@ import attest.sse
 from attest.bundle import Bundle
 from attest.client import _exchange, transport
 from attest.delivery import ATTESTATION_HEADER, WELL_KNOWN, comment
-from attest.errors import EvidenceUnavailableError, VerificationError
+from attest.errors import EvidenceUnavailableError, PolicyError, VerificationError
 from attest.policy import Policy, Tier
 from attest.verify import verify
 
@@ -262,6 +264,27 @@ def test_a_policy_that_is_not_met(flavour, attested):
     answer = ask(flavour, attested, policy=policy)
     assert isinstance(answer.error, VerificationError)
     assert "step 10 policy: tier T1" in str(answer.error)
+
+
+@pytest.mark.parametrize("request_body", [REQUEST, STREAM_REQUEST])
+def test_a_witnessed_log_can_be_demanded(flavour, request_body):
+    log = SignedLog()
+    attested = AttestedGateway(make_world(predicate={"trustAnchors": log.anchors}))
+    policy = Policy(authorities=attested.world.policy.authorities, min_tier=Tier.T2)
+    attested.log = log
+    found = []
+    answer = ask(
+        flavour,
+        attested,
+        request_body,
+        policy=policy,
+        on_evidence=lambda *evidence: found.append(evidence),
+    )
+    assert answer.error is None
+    assert found[0][0].tier is Tier.T2
+    attested.log = None
+    answer = ask(flavour, attested, request_body, policy=policy)
+    assert isinstance(answer.error, PolicyError)
 
 
 def failing(flavour, attested, path):
