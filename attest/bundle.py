@@ -20,6 +20,7 @@ __all__ = ["MAX_BUNDLE", "MEDIA_TYPE", "Bundle", "Endorsements"]
 MEDIA_TYPE = "application/vnd.attest-gateway.bundle.v1+json"
 MAX_BUNDLE = 160 * 1024 * 1024
 _MAX_CERTIFICATES = 64
+_MAX_STATUS_LISTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Bundle:
         response_digest: digest of the response without that comment, from a holder that
             hashed it as it passed and kept nothing. It is not written to the file.
         log: that the token is in a transparency log, if it was at hand.
+        status_lists: signed lists of what was revoked; each says as of when.
     """
 
     token: str
@@ -81,6 +83,7 @@ class Bundle:
     response: bytes | None = None
     response_digest: str | None = None
     log: LogProof | None = None
+    status_lists: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, token: str, endorsements: Endorsements) -> "Bundle":
@@ -112,6 +115,8 @@ class Bundle:
         }
         if self.log is not None:
             value["log"] = self.log.to_json()
+        if self.status_lists:
+            value["statusLists"] = list(self.status_lists)
         for name, body in (("request", self.request), ("response", self.response)):
             if body is not None:
                 value[name] = base64.b64encode(body).decode("ascii")
@@ -142,8 +147,20 @@ class Bundle:
             cls.of(token, Endorsements.from_json(value)),
             request=_body(value, "request"),
             response=_body(value, "response"),
+            status_lists=_texts(value, "statusLists"),
             log=LogProof.from_json(value["log"]) if "log" in value else None,
         )
+
+
+def _texts(value: dict[str, Any], name: str) -> tuple[str, ...]:
+    items = value.get(name, [])
+    if (
+        not isinstance(items, list)
+        or len(items) > _MAX_STATUS_LISTS
+        or not all(isinstance(item, str) for item in items)
+    ):
+        raise FormatError(f"bundle: {name} must hold at most 16 texts")
+    return tuple(items)
 
 
 def _body(value: dict[str, Any], name: str) -> bytes | None:

@@ -27,6 +27,7 @@ from attest.errors import (
 )
 from attest.keys import PublicKey, Signer
 from attest.log.note import NoteKey
+from attest.recall import Reference, read_reference
 from attest.weights import TensorDigest, tensor_root
 
 __all__ = [
@@ -164,6 +165,7 @@ class Manifest:
         constitution: {id, version, digest}; None for weights-only evidence.
         logs: keys of the transparency logs that gateways may use (trustAnchors.logs).
         witnesses: keys of those who cosign them (trustAnchors.witnesses).
+        status: its place in a status list (attest.recall), None where it has none.
         predicate: the whole predicate as parsed, for display.
     """
 
@@ -182,6 +184,7 @@ class Manifest:
     not_after: int
     logs: tuple[NoteKey, ...]
     witnesses: tuple[NoteKey, ...]
+    status: Reference | None
     predicate: Mapping[str, Any]
     signed_by: tuple[str, ...] = field(default=())
 
@@ -316,6 +319,7 @@ def parse_statement(payload: bytes) -> Manifest:
         not_after=validity.time("notAfter"),
         logs=tuple(map(NoteKey.parse, anchors.texts("logs"))),
         witnesses=tuple(map(NoteKey.parse, anchors.texts("witnesses"))),
+        status=read_reference(predicate.value.get("status")),
         predicate=predicate.value,
     )
 

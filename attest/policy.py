@@ -65,6 +65,8 @@ class Policy:
             more than half.
         max_log_delay_seconds: how long after `iat` they may have seen the token for
             tier T2: by so much it could be back-dated.
+        max_status_age_seconds: how old the status lists that manifest and key name
+            may be, None where they may also be missing.
     """
 
     authorities: tuple[PublicKey, ...]
@@ -78,6 +80,7 @@ class Policy:
     witnesses: tuple[NoteKey, ...] | None = None
     witness_threshold: int | None = None
     max_log_delay_seconds: int = 3600
+    max_status_age_seconds: int | None = None
 
     def __post_init__(self) -> None:
         distinct = {key.thumbprint for key in self.authorities}
@@ -130,6 +133,7 @@ class Policy:
             "witnesses": _texts(self.witnesses),
             "witness_threshold": self.witness_threshold,
             "max_log_delay_seconds": self.max_log_delay_seconds,
+            "max_status_age_seconds": self.max_status_age_seconds,
         }
 
 
@@ -163,4 +167,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "witnesses": _note_keys,
     "witness_threshold": _integer_or_none,
     "max_log_delay_seconds": _integer,
+    "max_status_age_seconds": _integer_or_none,
 }

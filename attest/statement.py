@@ -17,6 +17,7 @@ from attest.errors import ConfigurationError
 from attest.keys import PublicKey
 from attest.log.note import NoteKey
 from attest.manifest import ISSUER_ROLE, TREE_ALG
+from attest.recall import Reference
 from attest.weights import TensorDigest, tensor_root
 
 __all__ = ["TRAINING_KEYS", "Terms", "build_predicate", "serving_dtype"]
@@ -64,6 +65,7 @@ class Terms:
         free_sharding: the same tensors may lie in other safetensors files.
         logs: keys (vkeys) of the transparency logs that gateways may use.
         witnesses: keys (vkeys) of those who cosign these logs.
+        status: the manifest's place in the authority's status list.
     """
 
     not_before: int
@@ -77,6 +79,7 @@ class Terms:
     free_sharding: bool = False
     logs: Sequence[NoteKey] = ()
     witnesses: Sequence[NoteKey] = ()
+    status: Reference | None = None
 
 
 def build_predicate(
@@ -118,6 +121,7 @@ def build_predicate(
         ],
         "validity": validity,
         **_trust_anchors(terms),
+        **({} if terms.status is None else {"status": terms.status.to_json()}),
     }
 
 

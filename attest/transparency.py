@@ -17,10 +17,16 @@ __all__ = ["Transparency", "check_log", "named_logs"]
 
 @dataclass(frozen=True, slots=True)
 class Transparency:
-    """What a verified log proof adds, in one line, and whether it reaches tier T2."""
+    """What a verified log proof adds.
+
+    Attributes:
+        witnessed: it reaches tier T2.
+        logged_at: when enough witnesses had seen it, None where too few did.
+    """
 
     witnessed: bool
     detail: str
+    logged_at: int | None
 
 
 def named_logs(manifest: Manifest, policy: Policy) -> bool:
@@ -67,20 +73,22 @@ def check_log(
         )
     if times and times[-1] > at + MAX_SKEW_SECONDS:
         raise ExpiredError("log: cosigned in the future of this clock")
-    witnessed, words = _witnessed(found, policy, signed_at)
     head = found.checkpoint
-    return Transparency(
-        witnessed, f"entry {proof.index} of {head.size} in {head.origin}; {words}"
-    )
+    where = f"entry {proof.index} of {head.size} in {head.origin}"
+    return _witnessed(found, policy, signed_at, where)
 
 
-def _witnessed(found: Logged, policy: Policy, signed_at: int) -> tuple[bool, str]:
+def _witnessed(
+    found: Logged, policy: Policy, signed_at: int, where: str
+) -> Transparency:
     needed = policy.witness_threshold or majority(found.witness_count)
     times = [item.at for item in found.cosignatures]
-    count = f"{len(times)} of {found.witness_count} witnesses cosigned"
+    count = f"{where}; {len(times)} of {found.witness_count} witnesses cosigned"
     if len(times) < needed:
-        return False, f"{count}, {needed} must for tier T2"
-    delay = max(0, times[needed - 1] - signed_at)
+        return Transparency(False, f"{count}, {needed} must for tier T2", None)
+    logged_at = times[needed - 1]
+    delay = max(0, logged_at - signed_at)
     if delay > policy.max_log_delay_seconds:
-        return False, f"{count}, but {delay} s after iat: it could be back-dated"
-    return True, f"{count}, within {delay} s"
+        late = f"{count}, but {delay} s after iat: it could be back-dated"
+        return Transparency(False, late, logged_at)
+    return Transparency(True, f"{count}, within {delay} s", logged_at)

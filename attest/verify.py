@@ -26,7 +26,12 @@ from typing import Any
 
 from attest import disclosures, tokens
 from attest.bundle import Bundle
-from attest.certificates import MAX_SKEW_SECONDS, certified_key, issuer_uri
+from attest.certificates import (
+    MAX_SKEW_SECONDS,
+    Certified,
+    certified_key,
+    issuer_uri,
+)
 from attest.claims import Measured, Outcome, check_claims, check_salted
 from attest.delivery import split_stream
 from attest.digests import digest, digests_equal, parse_digest
@@ -44,6 +49,7 @@ from attest.errors import (
 from attest.keys import PublicKey
 from attest.manifest import Manifest, open_manifest
 from attest.policy import Policy, Tier
+from attest.standing import Moments, check_standing
 from attest.steps import NotChecked, Status, Step, run_steps
 from attest.tokens import Token
 from attest.transparency import check_log, named_logs
@@ -166,7 +172,8 @@ class _Run:
     token: Token = field(init=False)
     disclosed: dict[str, Any] = field(default_factory=dict)
     manifest: Manifest | None = None
-    certificate: Mapping[str, Any] = field(default_factory=dict)
+    certified: Certified = field(init=False)
+    logged_at: int | None = None
     key: PublicKey = field(init=False)
     boot: Token = field(init=False)
     tier: Tier = Tier.T0
@@ -221,7 +228,7 @@ class _Run:
             authorities=authorities,
             signed_at=self.iat,
         )
-        self.certificate, self.key = found.claims, found.key
+        self.certified, self.key = found, found.key
         kind = "authority" if found.issuer in authorities else "delegate"
         issuer = found.issuer.thumbprint
         return f"key {found.key.thumbprint} certified by {kind} {issuer}"
@@ -250,10 +257,10 @@ class _Run:
             == boot["manifest"]["digest"]
             == manifest.digest,
             "key is not certified for this manifest": manifest.digest
-            in self.certificate["manifests"],
+            in self.certified.claims["manifests"],
             "token is of another gateway": token["iss"]
             == boot["iss"]
-            == self.certificate["sub"],
+            == self.certified.claims["sub"],
             "weights root differs from the manifest": token["weights"]["root"]
             == boot["weights"]["root"]
             == manifest.tensor_root,
@@ -331,12 +338,19 @@ class _Run:
             raise NotChecked("neither manifest nor policy names the key of a log")
         leaf = parse_digest(self.token.digest)
         found = check_log(proof, leaf, signed_at=self.iat, at=self.at, trust=trust)
+        self.logged_at = found.logged_at
         if found.witnessed:
             self.tier = Tier.T2
         return found.detail
 
     def status(self) -> str:
-        raise NotChecked("the bundle holds no status list")
+        return check_standing(
+            self.bundle.status_lists,
+            self.sure_manifest,
+            self.certified,
+            policy=self.policy,
+            moments=Moments(self.iat, self.logged_at, self.at),
+        )
 
     def demands(self) -> str:
         policy, claims = self.policy, self.claims

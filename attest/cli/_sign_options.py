@@ -20,6 +20,8 @@ __all__ = [
     "Output",
     "Run",
     "Statement",
+    "StatusIndex",
+    "StatusUri",
     "SystemPrompts",
     "ValidDays",
     "Version",
@@ -60,6 +62,13 @@ Logs = Annotated[
 Witnesses = Annotated[
     list[str] | None,
     typer.Option(metavar="VKEY", help="Key of a witness of these logs; repeatable."),
+]
+StatusUri = Annotated[
+    str,
+    typer.Option(metavar="URI", help="Status list by which it can be recalled."),
+]
+StatusIndex = Annotated[
+    int | None, typer.Option(min=0, help="Its entry in that list, its own.")
 ]
 FreeSharding = Annotated[
     bool,

@@ -11,7 +11,7 @@ from typing import Any
 from attest.canonical import read_object
 from attest.errors import ConfigurationError, FormatError
 
-__all__ = ["read_state", "state_lock", "write_state"]
+__all__ = ["read_state", "replace_file", "state_lock", "write_state"]
 
 _MAX_STATE = 64 * 1024 * 1024
 
@@ -40,10 +40,19 @@ def write_state(path: Path, value: dict[str, Any]) -> None:
     Raises:
         ConfigurationError: it can't be written.
     """
+    replace_file(path, json.dumps(value, indent=1).encode())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """As `write_state`, for any bytes.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
     beside = path.with_name(path.name + ".new")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
+        with beside.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -53,7 +62,9 @@ def write_state(path: Path, value: dict[str, Any]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise ConfigurationError(f"state: {path}: {error.strerror}") from error
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from (
+            error
+        )
 
 
 @contextlib.contextmanager

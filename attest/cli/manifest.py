@@ -40,6 +40,7 @@ from attest.hashing import MANIFEST_NAME
 from attest.keys import Signer
 from attest.log.note import KeyKind
 from attest.manifest import Manifest, open_manifest, sign_statement
+from attest.recall import Reference, read_reference
 from attest.statement import Terms, build_predicate
 
 __all__ = ["app"]
@@ -74,6 +75,8 @@ def sign(  # noqa: PLR0913  # one parameter per option
     system_prompt: options.SystemPrompts = None,
     log: options.Logs = None,
     witness: options.Witnesses = None,
+    status_uri: options.StatusUri = "",
+    status_index: options.StatusIndex = None,
     output: options.Output = None,
 ) -> Answer:
     """Sign a manifest for the model in DIR.
@@ -92,6 +95,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
     prompts = read_prompts(context, system_prompt or ())
     logs = read_vkeys(log, KeyKind.LOG)
     witnesses = read_vkeys(witness, KeyKind.WITNESS)
+    status = _status(status_uri, status_index)
     model = digest_model(context, directory)
     terms = Terms(
         # For gateways whose clock is a little behind.
@@ -104,6 +108,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
         free_sharding=free_sharding,
         logs=logs,
         witnesses=witnesses,
+        status=status,
     )
     manifest, envelope = _signed(model, training, terms, signers)
     write_new(path, envelope)
@@ -117,6 +122,18 @@ def sign(  # noqa: PLR0913  # one parameter per option
             f"written to {clean(str(path))}"
         ),
     )
+
+
+def _status(uri: str, index: int | None) -> Reference | None:
+    """The place in a status list that two options name together."""
+    if bool(uri) != (index is not None):
+        raise typer.BadParameter("give --status-uri and --status-index, or neither")
+    if index is None:
+        return None
+    try:
+        return read_reference(Reference(uri, index).to_json())
+    except FormatError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _signed(

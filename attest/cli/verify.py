@@ -100,6 +100,10 @@ def bundle(  # noqa: PLR0913  # one parameter per option
     response: Annotated[
         str, typer.Option(metavar="FILE", help="The exact body that was received.")
     ] = "",
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A current status list; repeatable."),
+    ] = None,
     nonce: NonceOption = "",
     audience: AudienceOption = "",
 ) -> Answer:
@@ -112,6 +116,10 @@ def bundle(  # noqa: PLR0913  # one parameter per option
     if response:
         body = read_input(response, max_bytes=MAX_BODY)
         evidence = replace(evidence, response=body)
+    lists = tuple(
+        read_input(path).decode("ascii", "replace").strip() for path in status or ()
+    )
+    evidence = replace(evidence, status_lists=(*lists, *evidence.status_lists))
     verdict = verify(
         evidence, demands, at=now(), nonce=nonce or None, audience=audience or None
     )
