@@ -16,7 +16,7 @@
     ├── SignerError                       the key store cannot sign
     └── TrainingError                     the training run cannot be governed as asked
         ├── ConstitutionError             the constitution or its schedule is unusable
-        └── LedgerError                   the training ledger is cut, edited or unwritable
+        └── LedgerError                   the training ledger is cut, edited or locked
 
 A definite no and a cannot-tell never share a class. Messages name what was expected
 and what was found; they never carry a prompt, an answer, a key or a token.

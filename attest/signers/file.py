@@ -41,7 +41,7 @@ def write_private_key(path: Path, key: PrivateKey) -> None:
     """Write the key with mode 0600.
 
     Raises:
-        ConfigurationError: the file exists (keys are never overwritten) or can't be made.
+        ConfigurationError: the file exists (none is overwritten), or can't be made.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
