@@ -296,7 +296,25 @@ ATTESTATION: Schema = (
         "system_prompt",
         _one_of(SystemPrompt),
         "whether the request's system prompt is one that the manifest lists",
-        "prompts that reached the model without passing the gateway",
+        "prompts that reached the model without passing the gateway, and that no text "
+        "of a user posed as one",
+    ),
+    Claim(
+        "altered",
+        _boolean,
+        "the engine was sent another body than the client's: the gateway put the "
+        "governed system prompt first",
+        "that nothing else was changed; request.forwarded_digest says what was sent",
+        required=False,
+    ),
+    Claim(
+        "overrides",
+        _list_of(_text),
+        "members of the request that can change how the prompt is built or go round "
+        "the weights, and members that this gateway does not know; it was set to mark "
+        "them and not to refuse them",
+        "how the manifest's chat template and weights would have answered",
+        required=False,
     ),
     Claim(
         "res",

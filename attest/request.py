@@ -10,7 +10,7 @@ from attest.dialects import SEPARATOR, SHAPES, Dialect
 from attest.digests import digest
 from attest.errors import FormatError
 
-__all__ = ["RequestFacts", "request_facts", "semantic_digest"]
+__all__ = ["RequestFacts", "prompt_digest", "request_facts", "semantic_digest"]
 
 _MAX_NAME = 256
 # A token with its disclosures must fit a header; one logit_bias can hold 300 entries.
@@ -104,6 +104,12 @@ def request_facts(body: Mapping[str, Any], dialect: Dialect) -> RequestFacts:
 def semantic_digest(facts: RequestFacts) -> str | None:
     """Digest of the RFC 8785 form of the semantic request, None where it has none."""
     return None if facts.semantic is None else digest(canonical(facts.semantic))
+
+
+def prompt_digest(facts: RequestFacts) -> str | None:
+    """Digest of the system prompt's text, None where there is none."""
+    prompt = facts.system_prompt
+    return None if prompt is None else digest(prompt.encode())
 
 
 def _model(body: Mapping[str, Any]) -> str | None:

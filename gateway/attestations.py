@@ -10,7 +10,7 @@ from attest.bundle import Bundle
 from attest.claims import EAT_PROFILE, SystemPrompt
 from attest.digests import digest
 from attest.log.proof import LogProof
-from attest.request import semantic_digest
+from attest.request import prompt_digest, semantic_digest
 from attest.transcript import output_digest
 from gateway.boot import Boot
 from gateway.exchange import Exchange, Sealed
@@ -33,12 +33,10 @@ class Store(Protocol):
 
 
 def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
-    prompt = exchange.facts.system_prompt
-    if prompt is None:
+    found = prompt_digest(exchange.facts)
+    if found is None:
         return SystemPrompt.ABSENT
-    # A lone surrogate has no UTF-8 form, so it equals no governed prompt.
-    listed = digest(prompt.encode(errors="surrogatepass"))
-    if listed in boot.manifest.runtime.system_prompts:
+    if found in boot.manifest.runtime.system_prompts:
         return SystemPrompt.GOVERNED
     return SystemPrompt.UNLISTED
 
@@ -65,6 +63,8 @@ def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
             "toe": int(exchange.ended_at),
             "eat_nonce": exchange.nonce,
             "gen_ai.request.model": exchange.facts.model,
+            "altered": (exchange.forwarded != exchange.received) or None,
+            "overrides": list(exchange.overrides) or None,
             **answer,
         }
     ) | {
@@ -93,18 +93,15 @@ def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
 
 def private_claims(exchange: Exchange) -> dict[str, Any]:
     """The claims that are only committed to, under a salt."""
-    facts = exchange.facts
-    prompt = facts.system_prompt
-    forwarded = digest(exchange.forwarded)
-    received = digest(exchange.received)
+    facts, forwarded = exchange.facts, exchange.forwarded
     claims = _without_none(
         {
-            "request.digest": received,
-            "request.forwarded_digest": None if forwarded == received else forwarded,
+            "request.digest": digest(exchange.received),
+            "request.forwarded_digest": None
+            if forwarded == exchange.received
+            else digest(forwarded),
             "request.semantic_digest": semantic_digest(facts),
-            "system_prompt.digest": None
-            if prompt is None
-            else digest(prompt.encode(errors="surrogatepass")),
+            "system_prompt.digest": prompt_digest(facts),
             "request.sampling": dict(facts.sampling) or None,
         }
     )

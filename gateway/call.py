@@ -25,7 +25,7 @@ from gateway.errors import HttpError, SealError, UpstreamError
 from gateway.exchange import Exchange, Sealed
 from gateway.headers import Fields, response_fields, upstream_headers
 from gateway.logs import log
-from gateway.state import AppState
+from gateway.state import AppState, Serving
 from gateway.stream import StreamRelay
 from gateway.upstream import UpstreamResponse
 
@@ -74,11 +74,13 @@ class Call:
     _relay: StreamRelay | None = None
     _body: bytes = b""
     _failure: HttpError | None = None
+    _serving: Serving | None = None
+    _stopped: bool = False
 
     async def run(self, receive: Receive) -> None:
         """Ask the engine, pass its answer on, have it sealed."""
         try:
-            if not await completed(asyncio.create_task(self._fetch()), receive):
+            if not await self._fetched(receive):
                 await self._record_disconnect()
             elif self._relay is not None:
                 await self._end_stream(self._relay)
@@ -88,6 +90,16 @@ class Call:
                 await self._answer()
         finally:
             await self._release()
+
+    async def _fetched(self, receive: Receive) -> bool:
+        try:
+            return await completed(asyncio.create_task(self._fetch()), receive)
+        except asyncio.CancelledError:
+            # The server goes down, and its patience is at an end.
+            if self._relay is not None:
+                self._stopped = not self._relay.ended
+                await self._end_stream(self._relay)
+            raise
 
     async def refuse(self, error: HttpError) -> None:
         """Answer with an error, attested."""
@@ -109,6 +121,7 @@ class Call:
     # Asking the engine. This part is cancelled when the client leaves.
 
     async def _fetch(self) -> None:
+        self._bound()
         try:
             self._response = await self.state.require_engine().open(
                 "POST",
@@ -139,7 +152,7 @@ class Call:
         exchange.transcript = self._transcript()
         relay = StreamRelay(exchange.transcript, exchange.dialect)
         self._relay = relay
-        self.state.require_serving().sealer.opened(exchange.id)
+        self._bound().sealer.opened(exchange.id)
         head = response_fields(
             response.headers,
             request_id=exchange.request_id,
@@ -177,7 +190,7 @@ class Call:
         await send_body(self.send, response.status, fields, body)
 
     async def _end_stream(self, relay: StreamRelay) -> None:
-        broken = self._failure is not None
+        broken = self._stopped or self._failure is not None
         relay.account()
         rest = relay.finish(broken=broken)
         if rest:
@@ -215,6 +228,12 @@ class Call:
         if self._response is not None:
             await self._response.aclose()
 
+    def _bound(self) -> Serving:
+        """What the call began with: its attestation is of that boot, come what may."""
+        if self._serving is None:
+            self._serving = self.state.require_serving()
+        return self._serving
+
     def _transcript(self) -> Transcript:
         return Transcript(
             self.exchange.dialect,
@@ -223,6 +242,8 @@ class Call:
 
     def _outcome(self) -> Outcome:
         transcript, status = self.exchange.transcript, self.exchange.status
+        if self._stopped:
+            return Outcome.TRUNCATED
         if self._failure is not None:
             malformed = transcript is not None and transcript.malformed
             return Outcome.UPSTREAM_MALFORMED if malformed else Outcome.UPSTREAM_ERROR
@@ -245,7 +266,7 @@ class Call:
     async def _seal(self) -> Sealed:
         self.exchange.ended_at = self.state.clock()
         try:
-            return await self.state.require_serving().sealer.seal(self.exchange)
+            return await self._bound().sealer.seal(self.exchange)
         except AttestError as error:
             log.error("seal_failed", code=error.code, attestation_id=self.exchange.id)
             raise SealError(

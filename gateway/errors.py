@@ -12,6 +12,8 @@
         ├── AuthenticationError   no valid API key (401)
         ├── DeniedEndpointError   would change or bypass the verified weights (403)
         ├── UnknownEndpointError  not served here (404)
+        ├── UnknownModelError     another model than the one that is served (404)
+        ├── PolicyRefusedError    the policy wants a governed system prompt (403)
         ├── OverloadedError       too many requests in flight (429), or not ready (503)
         ├── UpstreamDownError     the engine takes no connection (503)
         ├── UpstreamError         the engine broke off or broke HTTP (502, 504)
@@ -34,11 +36,13 @@ __all__ = [
     "GatewayError",
     "HttpError",
     "OverloadedError",
+    "PolicyRefusedError",
     "RequestError",
     "SealError",
     "StartupRefusedError",
     "StoreError",
     "UnknownEndpointError",
+    "UnknownModelError",
     "UpstreamDownError",
     "UpstreamError",
 ]
@@ -168,6 +172,22 @@ class UnknownEndpointError(HttpError):
     code = "unknown_endpoint"
     default_status = 404
     kind = "not_found_error"
+
+
+class UnknownModelError(HttpError):
+    """The request asks for another model than the one that is served."""
+
+    code = "unknown_model"
+    default_status = 404
+    kind = "not_found_error"
+
+
+class PolicyRefusedError(HttpError):
+    """The request is in order, and the gateway's policy does not let it pass."""
+
+    code = "policy_refused"
+    default_status = 403
+    kind = "permission_error"
 
 
 class OverloadedError(HttpError):

@@ -35,6 +35,7 @@ class Exchange:
     Attributes:
         received: exact body that the client sent.
         forwarded: exact body that the engine was sent.
+        overrides: members of the request that are not known to be harmless.
         nonce: the client's `Attestation-Nonce`.
         stream: whether the answer was a stream, whatever was asked for.
         content_digest: of exactly the body bytes handed to the client's connection,
@@ -49,6 +50,7 @@ class Exchange:
     received: bytes
     forwarded: bytes
     facts: RequestFacts = NO_FACTS
+    overrides: tuple[str, ...] = ()
     nonce: str | None = None
     id: str = field(default_factory=new_id)
     stream: bool = False

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from attest.canonical import read_object
 from attest.dialects import Dialect
 from attest.errors import FormatError
-from attest.request import RequestFacts, request_facts
+from attest.request import request_facts
 from gateway import headers
 from gateway.asgi import (
     ClientGoneError,
@@ -28,6 +28,7 @@ from gateway.dialects import error_body
 from gateway.endpoints import Endpoint, refusal
 from gateway.errors import HttpError, RequestError
 from gateway.exchange import Exchange
+from gateway.policy import Rules
 from gateway.state import AppState
 
 __all__ = ["AttestedEndpoint", "NotServed", "PassedEndpoint"]
@@ -107,12 +108,19 @@ class AttestedEndpoint(_Endpoint):
         )
         try:
             exchange.nonce = headers.nonce(fields)
-            call.comment = headers.wants_comment(fields)
-            exchange.facts = await _facts(body, dialect)
+            wanted = headers.wants_comment(fields)
+            call.comment = wanted and self._state.comments
+            await self._read(exchange)
         except HttpError as error:
             await call.refuse(error)
             return
         await call.run(receive)
+
+    async def _read(self, exchange: Exchange) -> None:
+        if len(exchange.received) > _LARGE:
+            await asyncio.to_thread(_read_request, exchange, self._state.rules)
+        else:
+            _read_request(exchange, self._state.rules)
 
 
 class PassedEndpoint(_Endpoint):
@@ -164,18 +172,14 @@ async def _send_plain_error(
     await send_error(send, error, body, fields)
 
 
-async def _facts(body: bytes, dialect: Dialect) -> RequestFacts:
-    if len(body) > _LARGE:
-        return await asyncio.to_thread(_read_facts, body, dialect)
-    return _read_facts(body, dialect)
-
-
-def _read_facts(body: bytes, dialect: Dialect) -> RequestFacts:
+def _read_request(exchange: Exchange, rules: Rules) -> None:
+    body = exchange.received
     try:
         value = read_object(body, max_bytes=len(body))
     except FormatError as error:
         raise RequestError(str(error)) from error
     try:
-        return request_facts(value, dialect)
+        exchange.facts = request_facts(value, exchange.dialect)
     except FormatError as error:
         raise RequestError(str(error), param=str(error).partition(":")[0]) from error
+    rules.apply(value, exchange)

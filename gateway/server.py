@@ -73,7 +73,7 @@ class _Process:
         self._settings = settings
         self._state_dir = _private_directory(settings.state_dir)
         self._state = AppState.starting(settings)
-        self._startup = Startup(settings, time.time, self._report)
+        self._startup = Startup(settings, time.time, self._report, accept=self._accept)
         self._startup.prepare()
         self._publisher: Publisher | None = None
         self._open_store()
@@ -103,9 +103,12 @@ class _Process:
         if signer is None:
             log.warning("no_log", tier="T1", reason="the setting log_key is not given")
             return
-        publisher = Publisher(self._store, signer, self._state_dir, witnesses)
-        self._startup.accept = publisher.check_manifest
-        self._publisher = publisher
+        self._publisher = Publisher(self._store, signer, self._state_dir, witnesses)
+
+    def _accept(self, manifest: Manifest) -> None:
+        self._state.rules.bound(manifest)
+        if self._publisher is not None:
+            self._publisher.check_manifest(manifest)
 
     def _report(self, progress: str) -> None:
         self._state.progress = progress
@@ -173,6 +176,7 @@ class _Process:
                 self._state.engine_died()
                 log.error("engine_died", status=watching.result())
             await serving
+            await self._state.drained()
             watching.cancel()
         finally:
             publishing.cancel()

@@ -5,7 +5,7 @@ Secrets are named by file, never given as values: flags show in `ps`.
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -22,6 +22,7 @@ from gateway.engine.address import ADDRESS_PATTERN
 __all__ = [
     "EngineSettings",
     "LimitSettings",
+    "PolicySettings",
     "Settings",
     "WitnessSettings",
     "load_settings",
@@ -71,6 +72,26 @@ class LimitSettings(BaseModel):
     )
     max_concurrency: int = Field(
         256, gt=0, description="requests in flight; more get 429"
+    )
+
+
+class PolicySettings(BaseModel):
+    """What requests may ask for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system_prompt: Literal["observe", "require", "inject"] = Field(
+        "observe",
+        description="observe: the token says whether the system prompt is governed; "
+        "require: refuse one that is not; inject: put the governed one first",
+    )
+    inject_prompt: Path | None = Field(
+        None, description="file with the governed prompt that inject puts first"
+    )
+    request_overrides: Literal["refuse", "mark"] = Field(
+        "refuse",
+        description="members that change how the prompt is built, go round the weights "
+        "or are unknown: refuse the request, or mark the token",
     )
 
 
@@ -148,6 +169,12 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    stream_delivery: Literal["comment", "header-only"] = Field(
+        "comment",
+        description="comment: streams carry the attestation in an SSE comment; "
+        "header-only: they carry its id alone, for readers that choke on comments",
+    )
 
     @property
     def manifest_path(self) -> Path:

@@ -1,9 +1,10 @@
 """What every request sees of the process: its limits, its engine and its attester."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Self
 
 from gateway.attestations import Attester
@@ -12,6 +13,7 @@ from gateway.engine.address import Address
 from gateway.engine.peer import Peer
 from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.exchange import Sealer
+from gateway.policy import Rules
 from gateway.settings import LimitSettings, Settings
 from gateway.tlog.publisher import Publisher
 from gateway.upstream import HttpUpstream, Upstream
@@ -40,6 +42,8 @@ class AppState:
         engine_alive: turns false once the engine ended; it never comes back.
         in_flight: requests that are being served.
         clock: seconds since the epoch.
+        rules: what requests may ask for.
+        comments: whether streams carry the attestation as a comment.
     """
 
     limits: LimitSettings
@@ -51,15 +55,23 @@ class AppState:
     engine_alive: bool = True
     in_flight: int = 0
     clock: Callable[[], float] = time.time
+    rules: Rules = field(default_factory=Rules)
+    comments: bool = True
 
     @classmethod
     def starting(cls, settings: Settings) -> Self:
         """The state before start-up.
 
         Raises:
-            ConfigurationError: the file of API keys is unusable.
+            ConfigurationError: the file of API keys is unusable, or that of the prompt
+                to inject.
         """
-        return cls(settings.limits, ApiKeys.read(settings.api_keys_file))
+        return cls(
+            settings.limits,
+            ApiKeys.read(settings.api_keys_file),
+            rules=Rules.read(settings),
+            comments=settings.stream_delivery == "comment",
+        )
 
     @property
     def ready(self) -> bool:
@@ -74,6 +86,7 @@ class AppState:
         Requests only go to the process `peer`, where the kernel says which one that is.
         """
         self.attester = attester
+        self.rules = self.rules.bound(attester.boot.manifest)
         uds = None if address.socket is None else str(address.socket)
         self.serving = Serving(
             upstream=HttpUpstream(uds=uds, base_url=address.base_url, peer=peer),
@@ -131,6 +144,17 @@ class AppState:
             yield
         finally:
             self.in_flight -= 1
+
+    async def drained(self, seconds: float = 5.0) -> None:
+        """Return when no request is in flight, or after so many seconds.
+
+        At the end of its patience the server cancels what still runs, and waits for
+        none of it; each is then sealed, for which the store must be open.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.in_flight:  # noqa: ASYNC110  # once per process
+                    await asyncio.sleep(0.01)
 
     async def aclose(self) -> None:
         """Close the connections to the engine."""

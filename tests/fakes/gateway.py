@@ -25,6 +25,7 @@ from gateway.app import build_app
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
 from gateway.boot import Boot, Session, WeightsReport
+from gateway.policy import Rules
 from gateway.settings import LimitSettings
 from gateway.state import AppState, Serving
 from gateway.store.sqlite import SqliteStore
@@ -116,7 +117,13 @@ class Running:
         return tokens.parse(compact, typ="inference-attestation+jwt").claims
 
     async def verify(self, response, *, outcomes=("complete",)):
-        """Verify what the client has against what the store has; returns the claims.
+        """The claims, once what `verdict` looks at is proven."""
+        verdict = await self.verdict(response, outcomes=outcomes)
+        verdict.raise_unless_proven()
+        return verdict.claims
+
+    async def verdict(self, response, *, outcomes=("complete",)):
+        """What the client has against what the store has.
 
         `response` is the client's; a stream's comment must hold the stored token.
         """
@@ -137,9 +144,7 @@ class Running:
             authorities=(self.world.authority.public,),
             outcomes=frozenset(map(Outcome, outcomes)),
         )
-        verdict = verify(bundle, policy, at=NOW)
-        verdict.raise_unless_proven()
-        return verdict.claims
+        return verify(bundle, policy, at=NOW)
 
 
 def _boot(world):
@@ -173,6 +178,8 @@ async def running_gateway(
     world=None,
     log=None,
     witnesses=(),
+    rules=None,
+    comments=True,
 ):
     """A gateway with a fake engine behind it on a Unix socket.
 
@@ -196,6 +203,8 @@ async def running_gateway(
         attester=attester,
         log=publisher,
         clock=lambda: float(NOW),
+        rules=(rules or Rules()).bound(world.manifest),
+        comments=comments,
     )
     config = uvicorn.Config(
         build_app(state), port=0, log_level="critical", lifespan="off"

@@ -82,7 +82,7 @@ async def test_completions(gateway):
 
 async def test_request_reaches_the_engine_byte_for_byte(gateway):
     gateway.engine.answer(json_answer(BODY))
-    sent = b'{\n "x": 1e-7, "messages": [{"content": "\\u00e9", "role": "user"}]}\n\n'
+    sent = b'{\n "min_p": 1e-7, "messages": [{"content": "\\u00e9", "role": "user"}]}\n'
     response = await gateway.chat(sent)
     assert gateway.engine.requests[0].body == sent
     await gateway.verify(response)
@@ -189,7 +189,7 @@ async def test_answer_of_another_kind_is_passed_and_attested(gateway, body):
 async def test_error_of_the_engine_is_passed_and_attested(gateway):
     body = (VECTORS / "chat_bad_model.response.json").read_bytes()
     gateway.engine.answer(json_answer(body, 404))
-    response = await gateway.chat(chat_body(model="nope"))
+    response = await gateway.chat()
     assert (response.status_code, response.content) == (404, body)
     claims = await gateway.verify(response, outcomes=["refused"])
     assert claims["res"]["status"] == 404
@@ -256,7 +256,7 @@ async def test_engine_that_takes_no_connection(gateway):
 
 
 async def test_engine_that_ended(gateway):
-    gateway.state.engine_died()
+    gateway.state.refuse_all("the engine has ended")
     response = await gateway.chat()
     assert response.status_code == 503
     await gateway.verify(response, outcomes=["refused"])
@@ -502,6 +502,24 @@ async def test_event_beyond_bounds_ends_the_stream(gateway, monkeypatch):
     assert split_stream(received)[0] == EVENTS[0]
     claims = await gateway.claims(attestation_id)
     assert claims["res"]["outcome"] == "upstream_malformed"
+
+
+async def test_server_that_stops_in_a_stream(gateway):
+    gateway.engine.answer(Answer([head(), chunk(EVENTS[0]), HANG]))
+    asking = asyncio.create_task(broken_stream(gateway))
+    await eventually(lambda: gateway.attester._open)
+    # What uvicorn does at the end of its graceful timeout.
+    for task in gateway.server.server_state.tasks:
+        task.cancel()
+    await gateway.state.drained()
+    received, attestation_id = await asking
+    covered, token = split_stream(received)
+    kept = await gateway.attester.bundle(attestation_id)
+    assert kept.token == token
+    claims = await gateway.claims(attestation_id)
+    assert claims["res"]["outcome"] == "truncated"
+    assert claims["res"]["content_digest"] == digest(covered)
+    await asyncio.wait_for(gateway.engine.all_closed.wait(), 5)
 
 
 # Clients that leave.
@@ -772,7 +790,7 @@ async def test_health(gateway):
     assert (await gateway.client.get("/healthz")).json() == {"status": "ok"}
     response = await gateway.client.get("/readyz")
     assert (response.status_code, response.json()["ready"]) == (200, True)
-    gateway.state.engine_died()
+    gateway.state.refuse_all("the engine has ended")
     response = await gateway.client.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"ready": False, "progress": "the engine has ended"}
