@@ -100,6 +100,9 @@ class _Reader:
         parse_digest(text)
         return text
 
+    def optional_digest(self, key: str) -> str | None:
+        return None if self.value.get(key) is None else self.digest(key)
+
     def time(self, key: str) -> int:
         text = self.text(key)
         try:
@@ -166,6 +169,9 @@ class Manifest:
         logs: keys of the transparency logs that gateways may use (trustAnchors.logs).
         witnesses: keys of those who cosign them (trustAnchors.witnesses).
         status: its place in a status list (attest.recall), None where it has none.
+        supersedes: digest of the manifest that it replaces, None where it is the first.
+        parent: digest of the manifest of the model that it was made from, if any.
+        transformation: what was done to that model, in the trainer's words.
         predicate: the whole predicate as parsed, for display.
     """
 
@@ -185,6 +191,9 @@ class Manifest:
     logs: tuple[NoteKey, ...]
     witnesses: tuple[NoteKey, ...]
     status: Reference | None
+    supersedes: str | None
+    parent: str | None
+    transformation: str
     predicate: Mapping[str, Any]
     signed_by: tuple[str, ...] = field(default=())
 
@@ -281,6 +290,7 @@ def parse_statement(payload: bytes) -> Manifest:
     model, weights = predicate.child("model"), predicate.child("weights")
     tree, validity = weights.child("tensorTree"), predicate.child("validity")
     anchors = predicate.child("trustAnchors", optional=True)
+    derivation = predicate.child("derivation", optional=True)
     if tree.text("alg") != TREE_ALG:
         raise UnsupportedVersionError(f"manifest: tensorTree.alg is not {TREE_ALG}")
     tensors = tuple(map(_tensor, weights.children("tensors")))
@@ -320,6 +330,9 @@ def parse_statement(payload: bytes) -> Manifest:
         logs=tuple(map(NoteKey.parse, anchors.texts("logs"))),
         witnesses=tuple(map(NoteKey.parse, anchors.texts("witnesses"))),
         status=read_reference(predicate.value.get("status")),
+        supersedes=predicate.optional_digest("supersedes"),
+        parent=derivation.optional_digest("parent"),
+        transformation=derivation.text("transformation", "not stated"),
         predicate=predicate.value,
     )
 

@@ -66,6 +66,7 @@ class Terms:
         logs: keys (vkeys) of the transparency logs that gateways may use.
         witnesses: keys (vkeys) of those who cosign these logs.
         status: the manifest's place in the authority's status list.
+        supersedes: digest of the manifest that this one replaces.
     """
 
     not_before: int
@@ -80,6 +81,7 @@ class Terms:
     logs: Sequence[NoteKey] = ()
     witnesses: Sequence[NoteKey] = ()
     status: Reference | None = None
+    supersedes: str | None = None
 
 
 def build_predicate(
@@ -122,6 +124,7 @@ def build_predicate(
         "validity": validity,
         **_trust_anchors(terms),
         **({} if terms.status is None else {"status": terms.status.to_json()}),
+        **({} if terms.supersedes is None else {"supersedes": terms.supersedes}),
     }
 
 

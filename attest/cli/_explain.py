@@ -57,6 +57,8 @@ MANIFEST_MEMBERS: Mapping[str, tuple[str, str]] = {
     ),
     "limits": ("what the trainer itself says is not shown", ""),
     "derivation": ("which model it was made from, and how", ""),
+    "supersedes": ("the manifest that it replaces, by digest", ""),
+    "status": ("where to see whether it was revoked", "that nobody revoked it"),
 }
 
 

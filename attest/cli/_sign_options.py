@@ -22,6 +22,7 @@ __all__ = [
     "Statement",
     "StatusIndex",
     "StatusUri",
+    "Supersedes",
     "SystemPrompts",
     "ValidDays",
     "Version",
@@ -69,6 +70,9 @@ StatusUri = Annotated[
 ]
 StatusIndex = Annotated[
     int | None, typer.Option(min=0, help="Its entry in that list, its own.")
+]
+Supersedes = Annotated[
+    str, typer.Option(metavar="FILE", help="The manifest that this one replaces.")
 ]
 FreeSharding = Annotated[
     bool,

@@ -23,7 +23,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "log": ("attest.cli.log", "Check transparency logs, follow them, cosign them."),
     "manifest": ("attest.cli.manifest", "Sign, verify and show training manifests."),
     "profile": ("attest.cli.profile", "Show where training was absorbed."),
-    "status": ("attest.cli.status", "Recall manifests and keys."),
+    "status": ("attest.cli.status", "Make and show lists of what is recalled."),
     "verify": ("attest.cli.verify", "Verify answers, bundles and refusals."),
     "weights": ("attest.cli.weights", "Digest the weights of a model."),
 }

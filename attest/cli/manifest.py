@@ -38,6 +38,7 @@ from attest.envelope import MAX_ENVELOPE
 from attest.errors import ConfigurationError, FormatError
 from attest.hashing import MANIFEST_NAME
 from attest.keys import Signer
+from attest.lineage import Link, lineage, successors
 from attest.log.note import KeyKind
 from attest.manifest import Manifest, open_manifest, sign_statement
 from attest.recall import Reference, read_reference
@@ -54,6 +55,14 @@ _LIMITS = (
 
 _File = Annotated[
     str, typer.Argument(metavar="FILE", help="A manifest, or -.", show_default=False)
+]
+
+_Chain = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Another manifest: follow parents and earlier versions; repeatable.",
+    ),
 ]
 
 
@@ -77,6 +86,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
     witness: options.Witnesses = None,
     status_uri: options.StatusUri = "",
     status_index: options.StatusIndex = None,
+    supersedes: options.Supersedes = "",
     output: options.Output = None,
 ) -> Answer:
     """Sign a manifest for the model in DIR.
@@ -109,6 +119,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
         logs=logs,
         witnesses=witnesses,
         status=status,
+        supersedes=_known([supersedes])[0].digest if supersedes else None,
     )
     manifest, envelope = _signed(model, training, terms, signers)
     write_new(path, envelope)
@@ -173,13 +184,27 @@ def verify(  # noqa: PLR0913  # one parameter per option
         Path | None,
         typer.Option(metavar="DIR", help="Compare with this model directory too."),
     ] = None,
+    chain: _Chain = None,
     at: AtOption = None,
 ) -> Answer:
-    """Check who signed a manifest, whether it is valid, and whether weights are its."""
+    """Check who signed a manifest, whether it is valid, and whether weights are its.
+
+    Each manifest of the chain must be signed by the same authorities.
+    """
     policy = read_policy(authority, threshold=threshold)
     envelope = read_input(file, max_bytes=MAX_ENVELOPE)
     manifest = open_manifest(envelope, policy.authorities, threshold=threshold)
     manifest.check_validity(now() if at is None else at)
+    known = [
+        open_manifest(
+            read_input(path, max_bytes=MAX_ENVELOPE),
+            policy.authorities,
+            threshold=threshold,
+        )
+        for path in chain or ()
+    ]
+    links = lineage(manifest, {item.digest: item for item in known})
+    newer = successors(manifest, known)
     if weights is not None:
         check_model(manifest, digest_model(context, weights))
     return Answer(
@@ -187,6 +212,7 @@ def verify(  # noqa: PLR0913  # one parameter per option
             "verdict": "proven",
             **_summary(manifest),
             "weights": "not checked" if weights is None else "ok",
+            **_chain_json(links, newer),
         },
         lambda: "\n".join(
             [
@@ -195,6 +221,7 @@ def verify(  # noqa: PLR0913  # one parameter per option
                 status_line("not checked", "weights", "no --weights DIR was given")
                 if weights is None
                 else status_line("ok", "weights", _weights(manifest)),
+                *_chain_lines(links, newer),
                 f"PROVEN: signed by who you trust: {_title(manifest)}",
                 *(f"  not proven: {limit}" for limit in _LIMITS),
             ]
@@ -203,16 +230,20 @@ def verify(  # noqa: PLR0913  # one parameter per option
 
 
 @command(app)
-def show(file: _File) -> Answer:
+def show(file: _File, *, chain: _Chain = None) -> Answer:
     """Show what a manifest says. Nothing is verified."""
     manifest, keyids = unverified_manifest(read_input(file, max_bytes=MAX_ENVELOPE))
+    known = _known(chain or ())
+    links = lineage(manifest, {item.digest: item for item in known})
+    newer = successors(manifest, known)
 
     def text() -> str:
         # Imported here: only `show` needs tables.
         from attest.cli._show import manifest_tree  # noqa: PLC0415
 
+        chained = "".join(f"{line}\n" for line in _chain_lines(links, newer))
         return (
-            f"{NOT_VERIFIED}\n{rendered(manifest_tree(manifest, keyids))}\n"
+            f"{NOT_VERIFIED}\n{rendered(manifest_tree(manifest, keyids))}\n{chained}"
             "To verify: attest manifest verify FILE --authority authority.pub.pem"
         )
 
@@ -223,15 +254,51 @@ def show(file: _File) -> Answer:
             "keyids": list(keyids),
             "subject": dict(manifest.subjects),
             "predicate": manifest.predicate,
+            **_chain_json(links, newer),
         },
         text,
     )
 
 
+def _known(files: Sequence[str]) -> list[Manifest]:
+    return [
+        unverified_manifest(read_input(file, max_bytes=MAX_ENVELOPE))[0]
+        for file in files
+    ]
+
+
+def _chain_json(links: Sequence[Link], newer: Sequence[Manifest]) -> dict[str, Any]:
+    chain = [
+        {
+            "relation": str(link.relation),
+            "manifest": link.digest,
+            "transformation": link.transformation,
+            "model": None if link.manifest is None else _model(link.manifest),
+        }
+        for link in links
+    ]
+    return {"chain": chain, "supersededBy": [item.digest for item in newer]}
+
+
+def _chain_lines(links: Sequence[Link], newer: Sequence[Manifest]) -> list[str]:
+    lines = [f"superseded by {_title(item)}" for item in newer]
+    for link in links:
+        words = f" ({clean(link.transformation)})" if link.transformation else ""
+        what = f"{link.digest}, not at hand"
+        if link.manifest is not None:
+            what = _title(link.manifest)
+        lines.append(f"{link.relation} {what}{words}")
+    return lines
+
+
+def _model(manifest: Manifest) -> dict[str, str]:
+    return {"name": manifest.model_name, "version": manifest.model_version}
+
+
 def _summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "manifest": manifest.digest,
-        "model": {"name": manifest.model_name, "version": manifest.model_version},
+        "model": _model(manifest),
         "constitution": manifest.constitution,
         "files": len(manifest.subjects),
         "tensors": manifest.tensor_count,
