@@ -232,6 +232,14 @@ BOOT: Schema = (
         "settings that the engine did not report truthfully",
     ),
     Claim("software", _texts_by_name, "versions of the software that was running"),
+    Claim(
+        "canary",
+        _members({"prompts": _digest, "outputs": _digest}),
+        "digests of fixed questions and of the greedy answers right after the start; "
+        "equal weights, settings, code and hardware give equal ones",
+        "how other questions are answered",
+        required=False,
+    ),
 )
 
 REFUSAL: Schema = (
@@ -277,8 +285,19 @@ ATTESTATION: Schema = (
     Claim(
         "weights",
         _members(_WEIGHTS),
-        "the weights in the engine, and how they were measured",
-        "that the engine used them, where the operator controls the machine (tier T1)",
+        "the weights in the engine, and how they were measured; at `verified_at` it "
+        "was still the process that loaded them, once, with the same settings, and "
+        "nobody had written to the files",
+        "that the engine used them, where the operator controls the machine (tier T1); "
+        "that they were read again at `verified_at`; 0 there means never",
+    ),
+    Claim(
+        "stale",
+        _members({"since": _integer, "reason": _text}),
+        "something changed after `verified_at`; the gateway was set to go on and say "
+        "so, and claims no measurement any more",
+        "which weights answered",
+        required=False,
     ),
     Claim(
         "gen_ai.request.model", _text, "the model that was asked for", required=False

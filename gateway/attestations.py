@@ -65,6 +65,7 @@ def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
             "gen_ai.request.model": exchange.facts.model,
             "altered": (exchange.forwarded != exchange.received) or None,
             "overrides": list(exchange.overrides) or None,
+            "stale": weights.stale,
             **answer,
         }
     ) | {
@@ -125,6 +126,18 @@ class Attester:
         self._seq = 0
         self._prev: str | None = None
         self._open: set[str] = set()
+
+    def mark_verified(self, at: int) -> None:
+        """Say from here on that the weights were looked at again, and when.
+
+        After `mark_stale` it says nothing more.
+        """
+        if self.boot.weights.stale is None:
+            self.boot = self.boot.verified(at)
+
+    def mark_stale(self, since: int, reason: str) -> None:
+        """Say from here on that something changed, and claim no measurement."""
+        self.boot = self.boot.stale(since, reason)
 
     def opened(self, attestation_id: str) -> None:
         """Note that an id was given out whose attestation is still to come."""

@@ -6,7 +6,7 @@ Pure: values and a clock reading in, signed documents out.
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attest import tokens
@@ -25,6 +25,8 @@ __all__ = ["Boot", "Session", "WeightsReport", "boot_record", "certify", "refusa
 CERTIFICATE_SECONDS = 6 * 24 * 3600
 # A verifier's clock may be a little behind ours.
 BACKDATE_SECONDS = 60
+# A token has to fit a header; the log has the whole reason.
+_MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,17 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class WeightsReport:
-    """What was found out about the weights, by whom and when."""
+    """What was found out about the weights, by whom and when.
+
+    Attributes:
+        stale: {since, reason} once something changed after `verified_at`.
+    """
 
     root: str
     count: int
     measured: Measured
     verified_at: int
+    stale: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,19 @@ class Boot:
     def digest(self) -> str:
         """How attestations name this boot: digest of the record's signing input."""
         return tokens.signing_digest(self.record)
+
+    def verified(self, at: int) -> "Boot":
+        """The same boot after a look that found all as it was."""
+        return replace(self, weights=replace(self.weights, verified_at=at))
+
+    def stale(self, since: int, reason: str) -> "Boot":
+        """The same boot after a change: nothing is claimed to be measured any more."""
+        weights = replace(
+            self.weights,
+            measured=Measured.ASSERTED,
+            stale={"since": since, "reason": reason[:_MAX_REASON]},
+        )
+        return replace(self, weights=weights)
 
     def endorsements(self) -> bytes:
         """What a client needs besides the token, as the JSON of the well-known path."""
@@ -121,7 +141,8 @@ def boot_record(
         manifest: what the weights were checked against.
         weights: the outcome of that check.
         evidence: {engine: {name, version, dtype, …}, serving_state: the resolved
-            settings as the engine reported them, software: name to version}.
+            settings as the engine reported them, software: name to version}, and
+            canary where there is one.
         now: seconds since the epoch.
     """
     state = evidence["serving_state"]
@@ -141,6 +162,8 @@ def boot_record(
         "serving_state": {"digest": digest(canonical(state)), **state},
         "software": evidence["software"],
     }
+    if "canary" in evidence:
+        claims["canary"] = evidence["canary"]
     return tokens.mint("eat+jwt", claims, session.key)
 
 

@@ -9,13 +9,23 @@ __all__ = ["health_router"]
 
 
 def health_router(state: AppState) -> APIRouter:
-    """`/healthz` and `/readyz`; neither asks for an API key."""
+    """`/healthz`, `/startupz` and `/readyz`; none asks for an API key."""
     router = APIRouter()
 
     @router.get("/healthz")
     async def healthz() -> JSONResponse:
         """The process serves requests. Says nothing about the engine."""
         return JSONResponse({"status": "ok"})
+
+    @router.get("/startupz")
+    async def startupz() -> JSONResponse:
+        """200 once manifest and files are checked: an engine beside it may load them.
+
+        A start-up probe for it lets Kubernetes start a sidecar's engine afterwards.
+        """
+        status = 200 if state.may_load else 503
+        content = {"checked": state.may_load, "progress": state.progress}
+        return JSONResponse(content, status_code=status)
 
     @router.get("/readyz")
     async def readyz() -> JSONResponse:

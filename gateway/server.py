@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,14 @@ from attest.errors import AttestError, ConfigurationError
 from attest.manifest import Manifest
 from attest.tokens import signing_digest
 from gateway.app import build_app
-from gateway.attestations import Attester
+from gateway.boot import Boot
 from gateway.errors import StartupRefusedError
 from gateway.logs import log
 from gateway.settings import Settings
-from gateway.startup import Started, Startup
+from gateway.startup import Startup
 from gateway.state import AppState
 from gateway.store.sqlite import SqliteStore
+from gateway.supervise import Supervisor
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 
 __all__ = ["serve"]
@@ -73,9 +73,16 @@ class _Process:
         self._settings = settings
         self._state_dir = _private_directory(settings.state_dir)
         self._state = AppState.starting(settings)
-        self._startup = Startup(settings, time.time, self._report, accept=self._accept)
+        self._startup = Startup(
+            settings,
+            time.time,
+            self._report,
+            accept=self._accept,
+            checked=self._may_load,
+        )
         self._startup.prepare()
         self._publisher: Publisher | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._open_store()
         self._socket = _listen(settings.host, settings.port)
         config = uvicorn.Config(
@@ -123,72 +130,55 @@ class _Process:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop)
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        # Unix socket paths hold 107 bytes, so the private folder has a short name.
-        with tempfile.TemporaryDirectory(prefix="attest-") as run_dir:
-            starting = asyncio.create_task(self._start(Path(run_dir)))
-            await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
-            try:
-                if not starting.done():
-                    starting.cancel()
-                    await asyncio.gather(starting, return_exceptions=True)
-                    return 0
-                await self._serve(await starting, serving)
-            except AttestError as error:
-                self._refuse(error)
-                raise
-            finally:
-                self._stop()
-                await serving
-                if self._publisher is not None:
-                    await self._publisher.aclose()
-                self._store.close()
+        supervising = asyncio.create_task(self._supervise())
+        try:
+            await asyncio.wait(
+                {serving, supervising}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not supervising.done():
+                await self._state.drained()
+                supervising.cancel()
+            await supervising
+        except asyncio.CancelledError:
+            return 0
+        except AttestError as error:
+            self._refuse(error)
+            raise
+        finally:
+            self._stop()
+            await serving
+            if self._publishing is not None:
+                self._publishing.cancel()
+            if self._publisher is not None:
+                await self._publisher.aclose()
+            self._store.close()
         return 0
 
-    async def _start(self, run_dir: Path) -> Started:
+    async def _supervise(self) -> None:
         if self._publisher is not None:
             await self._publisher.restore()
             self._state.log = self._publisher
-        return await self._startup.run(run_dir)
+        await Supervisor(
+            settings=self._settings,
+            startup=self._startup,
+            state=self._state,
+            store=self._store,
+            clock=time.time,
+            on_boot=self._publish,
+        ).run()
+
+    def _may_load(self) -> None:
+        self._state.may_load = True
 
     def _stop(self) -> None:
         self._server.should_exit = True
 
-    async def _serve(self, started: Started, serving: "asyncio.Task[None]") -> None:
-        boot, engine = started.boot, started.engine
-        self._store.add_boot(boot.digest, boot.endorsements(), boot.record)
-        attester = Attester(boot, self._store, time.time)
-        publishing = asyncio.create_task(self._publish(boot.manifest))
-        try:
-            peer = started.finding.peer
-            self._state.become_ready(attester, engine.address, peer)
-            log.info(
-                "ready",
-                manifest=boot.manifest.digest,
-                weights=boot.weights.root,
-                measured=str(boot.weights.measured),
-                boot=boot.digest,
-            )
-            watching = asyncio.create_task(engine.wait())
-            await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                # The key stays, so that refusals can still be signed; answers cannot be
-                # had any more, and /readyz says so.
-                self._state.engine_died()
-                log.error("engine_died", status=watching.result())
-            await serving
-            await self._state.drained()
-            watching.cancel()
-        finally:
-            publishing.cancel()
-            await self._state.aclose()
-            await engine.stop()
-
-    async def _publish(self, manifest: Manifest) -> None:
-        if self._publisher is None:
+    def _publish(self, boot: Boot) -> None:
+        if self._publisher is None or self._publishing is not None:
             return
-        if not manifest.logs:
+        if not boot.manifest.logs:
             log.warning("log_not_named", vkey=str(self._publisher.key))
-        await self._publisher.run()
+        self._publishing = asyncio.create_task(self._publisher.run())
 
     def _refuse(self, error: AttestError) -> None:
         try:

@@ -49,6 +49,12 @@ class EngineSettings(BaseModel):
     start_timeout_seconds: float = Field(
         600, gt=0, description="how long the engine may take to load"
     )
+    restarts: int = Field(
+        3,
+        ge=0,
+        description="how often an engine that ended is started and verified anew, "
+        "with growing pauses; ten minutes of service earn the restarts back",
+    )
 
 
 class WitnessSettings(BaseModel):
@@ -145,6 +151,24 @@ class Settings(BaseSettings):
         description="with upstream: file that the engine's plug-in writes after "
         "loading, for where its evidence route can't be reached; counts only if the "
         "kernel shows that its writer is the process that listens",
+    )
+    recheck_seconds: float = Field(
+        60,
+        gt=0,
+        description="between two looks at files, engine process and settings; a change "
+        "may go unseen for so long",
+    )
+    canary_seconds: float = Field(
+        600,
+        ge=0,
+        description="between two rounds of fixed greedy questions whose answers must "
+        "not change; 0 asks them never, also not at the start",
+    )
+    on_change: Literal["stop", "mark"] = Field(
+        "stop",
+        description="when what was verified changes: stop refuses every request until "
+        "the gateway is started again; mark goes on, with tokens that say stale and "
+        "claim no measurement",
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on, 0 for any")

@@ -4,7 +4,7 @@
     2 manifest     signature of the authorities, validity
     3 files        every listed file, no unlisted one; where there is a directory
     4 engine       start it as a child, or wait for the one at `upstream`
-    5 evidence     the engine's own report equals the manifest
+    5 evidence     the engine's own report equals the manifest; the canary's answers
     6 boot         session key, certificate, boot record
 
 Any failure ends the start with one error that says what was expected and found.
@@ -14,9 +14,9 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from attest.claims import Measured
 from attest.envelope import MAX_ENVELOPE
@@ -26,7 +26,9 @@ from attest.keys import PublicKey, Signer
 from attest.manifest import Manifest, open_manifest
 from attest.signers import load_signer
 from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
+from gateway.canary import Canary, ask_canary
 from gateway.engine.address import Address
+from gateway.engine.client import EngineClient
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
 from gateway.engine.reference import reference_bytes, share_reference
@@ -61,6 +63,7 @@ class Started:
         engine: it runs.
         examination: how it was looked at, to look again.
         finding: what was found.
+        canary: what it answered to fixed questions, None where it was not asked.
         files: fingerprint of the model directory, None where there is none.
     """
 
@@ -68,6 +71,7 @@ class Started:
     engine: Engine
     examination: Examination
     finding: Finding
+    canary: Canary | None
     files: str | None
 
 
@@ -98,6 +102,10 @@ def _read_manifest(path: Path) -> bytes:
             f"manifest: {path}: {error.strerror}",
             hint="sign one: attest manifest sign MODEL --key authority.key.pem",
         ) from error
+
+
+def _canary_claim(canary: Canary | None) -> dict[str, Any]:
+    return {} if canary is None else {"canary": asdict(canary)}
 
 
 @dataclass
@@ -160,12 +168,13 @@ class Startup:
                 reference_sha256=reference_sha256,
             )
             finding = await examination.run()
+            canary = await self._ask_canary(examination)
             self._check_untouched(files)
-            boot = self._boot(manifest, finding)
+            boot = self._boot(manifest, finding, canary)
         except BaseException:
             await engine.stop()
             raise
-        return Started(boot, engine, examination, finding, files)
+        return Started(boot, engine, examination, finding, canary, files)
 
     def _open_manifest(self) -> Manifest:
         self.report("checking the manifest")
@@ -250,7 +259,16 @@ class Startup:
             start_timeout_seconds=settings.engine.start_timeout_seconds,
         )
 
-    def _boot(self, manifest: Manifest, finding: Finding) -> Boot:
+    async def _ask_canary(self, examination: Examination) -> Canary | None:
+        if not self.settings.canary_seconds:
+            return None
+        self.report("asking the canary's questions")
+        client = EngineClient(examination.engine.address)
+        return await ask_canary(client, examination.served_model_name)
+
+    def _boot(
+        self, manifest: Manifest, finding: Finding, canary: Canary | None
+    ) -> Boot:
         now = self._now()
         session = certify(self.signer, self.settings.gateway_id, manifest, now=now)
         weights = WeightsReport(
@@ -264,7 +282,7 @@ class Startup:
             session,
             manifest=manifest,
             weights=weights,
-            evidence=finding.evidence,
+            evidence={**finding.evidence, **_canary_claim(canary)},
             now=now,
         )
         return Boot(session, manifest, self.envelope, weights, record)

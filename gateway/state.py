@@ -39,7 +39,8 @@ class AppState:
         serving: None until the start-up is through.
         attester: the sealer with its boot, for the evidence routes.
         log: the transparency log; None where none is kept.
-        engine_alive: turns false once the engine ended; it never comes back.
+        down: why no answer can be attested, empty while answers can.
+        may_load: whether manifest and files are checked, so that an engine may load.
         in_flight: requests that are being served.
         clock: seconds since the epoch.
         rules: what requests may ask for.
@@ -52,7 +53,8 @@ class AppState:
     serving: Serving | None = None
     attester: Attester | None = None
     log: Publisher | None = None
-    engine_alive: bool = True
+    down: str = ""
+    may_load: bool = False
     in_flight: int = 0
     clock: Callable[[], float] = time.time
     rules: Rules = field(default_factory=Rules)
@@ -76,7 +78,7 @@ class AppState:
     @property
     def ready(self) -> bool:
         """Whether answers can be had and attested."""
-        return self.serving is not None and self.engine_alive
+        return self.serving is not None and not self.down
 
     def become_ready(
         self, attester: Attester, address: Address, peer: Peer | None = None
@@ -93,12 +95,11 @@ class AppState:
             sealer=attester,
             manifest_digest=attester.boot.manifest.digest,
         )
-        self.progress = "ready"
+        self.progress, self.down = "ready", ""
 
-    def engine_died(self) -> None:
-        """The engine ended by itself: refuse from here on, attested."""
-        self.engine_alive = False
-        self.progress = "the engine has ended"
+    def refuse_all(self, reason: str) -> None:
+        """Refuse from here on, attested, until `become_ready` is called again."""
+        self.progress = self.down = reason
 
     def require_serving(self) -> Serving:
         """What is needed to serve.
@@ -120,11 +121,16 @@ class AppState:
 
         Raises:
             OverloadedError: as `require_serving`.
-            UpstreamDownError: it has ended.
+            UpstreamDownError: it has ended, or is no longer what was verified.
         """
         serving = self.require_serving()
-        if not self.engine_alive:
-            raise UpstreamDownError("the engine has ended")
+        if self.down:
+            # The reason names files and settings; it is for the log and /readyz.
+            raise UpstreamDownError(
+                "no answer can be attested at the moment",
+                hint="GET /readyz says why",
+                headers=(("retry-after", "5"),),
+            )
         return serving.upstream
 
     @contextmanager

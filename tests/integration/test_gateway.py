@@ -1,6 +1,5 @@
 """The main job on real parts: gateway, vLLM, the stock SDK, the offline verifier."""
 
-import json
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ import pytest
 from fakes.processes import alive, descendants, eventually
 from fakes.tiny_model import make_tiny_llama
 
+from attest import tokens
 from attest.bundle import Bundle
 from attest.client import openai_client
 from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
@@ -185,21 +185,45 @@ def test_second_gateway_on_the_same_port_says_so(site):
     assert "--port" in done.stderr
 
 
-def test_dead_engine_is_an_attested_503_and_a_clean_end(site):
-    """Last: it ends what the other tests ask."""
-    keeper, *engine = descendants(site.process.pid)
-    assert len(engine) >= 3
-    os.kill(engine[0], signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while httpx.get(f"{site.url}/readyz").status_code == 200:
+def until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_killed_engine_is_an_attested_503_and_then_another_boot(site, client):
+    """Its tokens and those of the boot before verify, with one client."""
+    client.chat.completions.create(messages=USER, **ASK)
+    before, kept = site.evidence[-1]
+    _, *engine = descendants(site.process.pid)
+    assert len(engine) >= 3
+    os.kill(engine[0], signal.SIGKILL)
+    until(lambda: httpx.get(f"{site.url}/readyz").status_code != 200, 60)
     answer = httpx.post(
         f"{site.url}/v1/chat/completions", json={**ASK, "messages": USER}
     )
     assert answer.status_code == 503
     served = httpx.get(f"{site.url}/v1/attestations/{answer.headers['attestation-id']}")
-    assert json.loads(served.content)["token"]
+    assert Bundle.loads(served.content).boot_record == kept.boot_record
+    until(lambda: httpx.get(f"{site.url}/readyz").status_code == 200, READY_SECONDS)
+    assert eventually(lambda: not any(map(alive, engine)))
+    client.chat.completions.create(messages=USER, **ASK)
+    after, fresh = site.evidence[-1]
+    assert after.claims["boot"] != before.claims["boot"]
+    assert after.claims["weights"]["measured"] == "engine"
+    for bundle in (kept, fresh):
+        assert verify(bundle, site.policy, at=int(time.time())).proven
+    canaries = [
+        tokens.parse(bundle.boot_record, typ="eat+jwt").claims["canary"]
+        for bundle in (kept, fresh)
+    ]
+    assert canaries[0] == canaries[1]
+
+
+def test_clean_end(site):
+    """Last: it ends what the other tests ask."""
+    processes = descendants(site.process.pid)
     site.process.send_signal(signal.SIGTERM)
     assert site.process.wait(60) == 0
-    assert eventually(lambda: not any(map(alive, [keeper, *engine])))
+    assert eventually(lambda: not any(map(alive, processes)))

@@ -1,6 +1,7 @@
 import asyncio
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from fakes.world import ANSWER, GATEWAY, NOW, REQUEST, SYSTEM_PROMPT, make_world
@@ -179,3 +180,30 @@ async def test_no_content_in_the_clear_part(attester):
 async def test_token_of_an_ordinary_chat_fits_a_header(attester):
     sealed = await attester.seal(exchange(nonce="n" * 32))
     assert len(sealed.token) < 3000
+
+
+async def test_look_that_found_all_well_moves_the_time_alone(attester, boot):
+    before = attester.boot
+    attester.mark_verified(NOW + 60)
+    claims = public_claims(exchange(), attester.boot)
+    assert claims["weights"]["verified_at"] == NOW + 60
+    assert claims["weights"]["measured"] == "engine"
+    assert attester.boot.digest == before.digest
+
+
+async def test_stale_token_claims_no_measurement_and_default_policy_refuses_it(
+    attester, world
+):
+    attester.mark_stale(NOW + 60, "changed: model.safetensors" + "x" * 500)
+    attester.mark_verified(NOW + 90)
+    sealed = await attester.seal(exchange())
+    bundle = await attester.bundle(sealed.id)
+    policy = world.policy
+    verdict = verify(bundle, policy, at=NOW + 100)
+    assert not verdict.proven
+    assert "measured by asserted" in verdict.step(10).detail
+    assert verdict.claims["stale"]["since"] == NOW + 60
+    assert len(verdict.claims["stale"]["reason"]) <= 200
+    assert verdict.claims["weights"]["verified_at"] == NOW
+    lenient = replace(policy, min_measured=Measured.ASSERTED)
+    assert verify(bundle, lenient, at=NOW + 100).proven

@@ -93,6 +93,7 @@ def start(tmp_path, model):
                 "model": model.root,
                 "authority": [tmp_path / "authority.pem"],
                 "signer": f"file:{tmp_path / 'issuer.pem'}",
+                "canary_seconds": 0,
                 **flags,
             }
 

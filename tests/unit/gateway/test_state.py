@@ -2,7 +2,7 @@ import pytest
 
 from gateway.auth import ApiKeys
 from gateway.engine.address import Address
-from gateway.errors import OverloadedError
+from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.settings import LimitSettings, Settings
 from gateway.state import AppState
 
@@ -41,6 +41,10 @@ async def test_life(tmp_path, world):
     assert one.ready
     assert one.serving.manifest_digest == world.manifest.digest
     assert one.require_engine() is one.serving.upstream
-    one.engine_died()
+    one.refuse_all("the engine has ended")
     assert not one.ready
+    with pytest.raises(UpstreamDownError, match="no answer can be attested"):
+        one.require_engine()
+    one.become_ready(attester, Address.of_socket(tmp_path / "e.sock"))
+    assert one.ready
     await one.aclose()

@@ -1,0 +1,156 @@
+"""One verified engine behind the gateway: started, watched, and started again.
+
+Every start is a boot of its own: all is verified anew, and it has a key, a certificate
+and a boot record of its own. Between two boots requests are refused, attested with the
+key of the last one.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from attest.errors import AttestError, ConfigurationError, VerificationError
+from gateway.attestations import Attester, Store
+from gateway.boot import Boot
+from gateway.errors import EngineDiedError, StartupRefusedError
+from gateway.logs import log
+from gateway.settings import Settings
+from gateway.startup import Started, Startup
+from gateway.state import AppState
+from gateway.watch import Changed, Watch
+
+__all__ = ["BootStore", "Supervisor"]
+
+# An engine that served this long has earned its restarts back.
+_PROVEN_SECONDS = 600.0
+_MAX_PAUSE_SECONDS = 60.0
+# A restart would end the same way; somebody has to look.
+_FINAL = (StartupRefusedError, VerificationError, ConfigurationError)
+
+
+class BootStore(Store, Protocol):
+    """A store that also keeps what each boot's attestations are verified with."""
+
+    def add_boot(self, digest: str, endorsements: bytes, record: str) -> None:
+        """Keep one boot."""
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Runs boots, one after the other, until it is cancelled.
+
+    Attributes:
+        on_boot: called with each boot once it serves.
+        sleep: how to wait before the next attempt.
+    """
+
+    settings: Settings
+    startup: Startup
+    state: AppState
+    store: BootStore
+    clock: Callable[[], float]
+    on_boot: Callable[[Boot], None] = lambda _: None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _failures: int = 0
+    _served: bool = False
+
+    async def run(self) -> None:
+        """Serve; never returns.
+
+        Raises:
+            AttestError: the first start failed, or a later one for a reason that stays,
+                or for the last time that `engine.restarts` allows.
+        """
+        while True:
+            # Unix socket paths hold 107 bytes, so the private folder has a short name.
+            with tempfile.TemporaryDirectory(prefix="attest-") as run_dir:
+                try:
+                    started = await self.startup.run(Path(run_dir))
+                except AttestError as error:
+                    if not self._served or isinstance(error, _FINAL):
+                        raise
+                    await self._pause(error)
+                    continue
+                began = self.clock()
+                try:
+                    await self._serve(started)
+                finally:
+                    await self.state.aclose()
+                    await started.engine.stop()
+            if self.clock() - began > _PROVEN_SECONDS:
+                self._failures = 0
+            await self._pause(None)
+
+    async def _pause(self, error: AttestError | None) -> None:
+        self._failures += 1
+        if self._failures > self.settings.engine.restarts:
+            raise error or EngineDiedError(
+                f"engine: ended {self._failures} times in a row",
+                hint="look at what ends it, then start the gateway again",
+            )
+        pause = min(_MAX_PAUSE_SECONDS, 2.0**self._failures)
+        code = None if error is None else error.code
+        log.warning("restarting", attempt=self._failures, seconds=pause, code=code)
+        await self.sleep(pause)
+
+    async def _serve(self, started: Started) -> None:
+        """Return once the engine has to be started, or verified, anew."""
+        boot, engine = started.boot, started.engine
+        self.store.add_boot(boot.digest, boot.endorsements(), boot.record)
+        attester = Attester(boot, self.store, self.clock)
+        self.state.become_ready(attester, engine.address, started.finding.peer)
+        self._served = True
+        log.info(
+            "ready",
+            manifest=boot.manifest.digest,
+            weights=boot.weights.root,
+            measured=str(boot.weights.measured),
+            boot=boot.digest,
+        )
+        self.on_boot(boot)
+        ended = asyncio.create_task(engine.wait())
+        watching = asyncio.create_task(self._watch(started, attester).run())
+        try:
+            await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and not ended.done():
+                change = watching.result()
+                log.error("changed", what=str(change.what), reason=change.reason)
+                if change.what is not Changed.ENGINE:
+                    await self._answer_change(attester, change.reason, ended)
+            if ended.done():
+                log.error("engine_died", status=ended.result())
+            # The key stays, so that refusals can still be signed.
+            self.state.refuse_all("the engine has ended and is verified anew")
+        finally:
+            ended.cancel()
+            watching.cancel()
+
+    async def _answer_change(
+        self, attester: Attester, reason: str, ended: "asyncio.Task[int]"
+    ) -> None:
+        """What `on_change` says; returns once the engine has ended, if it marks."""
+        if self.settings.on_change == "mark":
+            attester.mark_stale(int(self.clock()), reason)
+            self.state.progress = f"answers are marked stale: {reason}"
+            await asyncio.wait({ended})
+            return
+        self.state.refuse_all(f"what was verified has changed: {reason}")
+        # For good: whoever changed it could change it back for the next look.
+        await asyncio.Event().wait()
+
+    def _watch(self, started: Started, attester: Attester) -> Watch:
+        settings = self.settings
+        return Watch(
+            examination=started.examination,
+            finding=started.finding,
+            canary=started.canary,
+            model=settings.model,
+            files=started.files,
+            recheck_seconds=settings.recheck_seconds,
+            canary_seconds=settings.canary_seconds,
+            clock=self.clock,
+            on_verified=attester.mark_verified,
+        )
