@@ -5,6 +5,7 @@ image: {{ include "attest-gateway.engineImage" . }}
 imagePullPolicy: {{ .Values.engine.image.pullPolicy }}
 command:
   {{- toYaml (list "python3" "-I" "-c" (include "attest-gateway.engineStart" .)) | nindent 2 }}
+workingDir: /run/engine
 args:
   {{- range .Values.engine.extraArgs }}
   - {{ . | quote }}

@@ -74,8 +74,9 @@ readinessProbe:
   periodSeconds: 5
 livenessProbe:
   httpGet:
-    # An engine that ended never comes back in `managed`: only a new start helps.
-    path: {{ eq .Values.mode "managed" | ternary "/readyz" "/healthz" }}
+    # Not /readyz: an engine that ends is verified anew without hashing here again, and
+    # a model that was changed must stay refused until somebody has looked.
+    path: /healthz
     port: http
   periodSeconds: 10
   failureThreshold: 6
