@@ -24,7 +24,11 @@ class Treatment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row: a method and a path, here and at the engine alike."""
+    """One row: a method and a path, here and at the engine alike.
+
+    Attributes:
+        dialect: of request and answer; where it is passed on, of errors alone.
+    """
 
     method: str
     path: str
@@ -37,7 +41,16 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/completions", Treatment.ATTESTED, Dialect.COMPLETIONS),
     Endpoint("POST", "/v1/responses", Treatment.ATTESTED, Dialect.RESPONSES),
     Endpoint("POST", "/v1/messages", Treatment.ATTESTED, Dialect.MESSAGES),
+    Endpoint("POST", "/v1/embeddings", Treatment.ATTESTED, Dialect.POOLING),
+    Endpoint("POST", "/v1/score", Treatment.ATTESTED, Dialect.POOLING),
+    Endpoint("POST", "/classify", Treatment.ATTESTED, Dialect.POOLING),
+    Endpoint("POST", "/pooling", Treatment.ATTESTED, Dialect.POOLING),
+    Endpoint("POST", "/v1/rerank", Treatment.ATTESTED, Dialect.RERANK),
+    Endpoint("POST", "/rerank", Treatment.ATTESTED, Dialect.RERANK),
     Endpoint("GET", "/v1/models", Treatment.PASSED),
+    Endpoint("POST", "/tokenize", Treatment.PASSED),
+    Endpoint("POST", "/detokenize", Treatment.PASSED),
+    Endpoint("POST", "/v1/messages/count_tokens", Treatment.PASSED, Dialect.MESSAGES),
 )
 
 # They change the weights, load others beside them, or answer without this gateway's

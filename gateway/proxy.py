@@ -132,13 +132,16 @@ class PassedEndpoint(_Endpoint):
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        del receive
-        serving = self._state.require_serving()
+        serving, body = self._state.require_serving(), b""
+        if self._endpoint.method == "POST":
+            headers.check_body_headers(scope["headers"])
+            limit = self._state.limits.max_body_bytes
+            body = await read_body(scope, receive, max_bytes=limit)
         response = await self._state.require_engine().open(
             self._endpoint.method,
             self._endpoint.path,
             headers=headers.upstream_headers(scope["headers"], request_id),
-            body=b"",
+            body=body,
         )
         try:
             body = await read_limited(identity(response), _MAX_PASSED)

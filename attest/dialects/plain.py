@@ -57,8 +57,11 @@ def plain_prompt(body: Mapping[str, Any]) -> Prompt:
     """What is to be embedded, scored, ranked or classified.
 
     Raises:
-        FormatError: `messages` is there, and not a list of objects.
+        FormatError: `messages` is there, and not a list of objects, or the answer is
+            to be bytes whose meaning would stand in a header, which is not attested.
     """
+    if body.get("encoding_format") in ("bytes", "bytes_only"):
+        raise FormatError("encoding_format: float and base64 are served")
     semantic = {name: body[name] for name in _INPUTS if body.get(name) is not None}
     messages = objects(body, "messages") if "messages" in semantic else []
     texts = [

@@ -107,6 +107,7 @@ _DEFAULTS: Mapping[tuple[Dialect, str], Any] = {
     (Dialect.POOLING, "add_generation_prompt"): False,
     (Dialect.POOLING, "add_special_tokens"): True,
     (Dialect.POOLING, "continue_final_message"): False,
+    (Dialect.POOLING, "stream"): False,
 }
 _ROLES = frozenset(["assistant", "developer", "function", "system", "tool", "user"])
 

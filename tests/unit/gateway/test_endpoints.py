@@ -12,7 +12,7 @@ def test_each_row_once():
 
 def test_every_attested_row_has_a_dialect():
     for row in ENDPOINTS:
-        assert (row.dialect is not None) == (row.treatment is Treatment.ATTESTED)
+        assert row.dialect is not None or row.treatment is Treatment.PASSED
 
 
 @pytest.mark.parametrize("row", ENDPOINTS)
@@ -37,7 +37,7 @@ def test_denied(path):
     assert error.status == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/sleeping", "/v1/embeddings", "/x?sleep", "%"])
+@pytest.mark.parametrize("path", ["/", "/sleeping", "/v2/embed", "/x?sleep", "%"])
 def test_unknown(path):
     error = refusal(path)
     assert isinstance(error, UnknownEndpointError)
