@@ -1,5 +1,6 @@
 """The `attest-gateway` command."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,6 +152,48 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
 
         configure_logs()
         return run(load_settings(flags, config))
+
+    _run(action)
+
+
+plugin = typer.Typer(no_args_is_help=True, help="The part that lives in the engine.")
+app.add_typer(plugin, name="plugin")
+
+
+@plugin.callback()
+def _plugin() -> None:
+    """The part that lives in the engine."""
+
+
+@plugin.command()
+def install(
+    directory: Annotated[
+        Path, typer.Argument(help="Empty folder, for the engine's PYTHONPATH.")
+    ],
+    *,
+    reference: Annotated[
+        str, typer.Option(help="Where the engine sees the gateway's reference_file.")
+    ] = "/run/attest/reference.json",
+    report: Annotated[
+        str, typer.Option(help="Where it writes the gateway's load_report; or nothing.")
+    ] = "",
+) -> None:
+    """Write the plug-in into a folder beside a stock vLLM, and show how to use it."""
+
+    def action() -> int:
+        from gateway.engine.install import (  # noqa: PLC0415
+            engine_settings,
+            install_plugin,
+        )
+
+        install_plugin(directory)
+        environment, flags = engine_settings(
+            directory.absolute(), reference=reference, report=report
+        )
+        for name, value in environment.items():
+            typer.echo(f"{name}={value}")
+        typer.echo(shlex.join(flags))
+        return 0
 
     _run(action)
 
