@@ -19,7 +19,7 @@ from attest.policy import Policy
 from attest.recall import Reference, StatusList, find_list, read_reference
 from attest.steps import NotChecked
 
-__all__ = ["Moments", "check_standing"]
+__all__ = ["Moments", "check_not_revoked", "check_standing"]
 
 _HINT = "get a current one from the authority: attest verify bundle --status FILE"
 
@@ -37,6 +37,27 @@ class Moments:
     signed_at: int
     logged_at: int | None
     at: int
+
+
+def check_not_revoked(
+    manifest: Manifest,
+    lists: Sequence[str],
+    authorities: Sequence[PublicKey],
+    *,
+    at: int,
+) -> None:
+    """Return when no list at hand revokes the manifest by now; a missing list does not.
+
+    Raises:
+        VerificationError: it is revoked.
+        FormatError: a list breaks its form.
+    """
+    if manifest.status is None:
+        return
+    found = find_list(manifest.status, lists, authorities)
+    if found is not None:
+        moments = Moments(signed_at=at, logged_at=None, at=at)
+        _standing("manifest", found, manifest.status, moments)
 
 
 def check_standing(

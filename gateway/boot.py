@@ -16,6 +16,7 @@ from attest.digests import digest
 from attest.errors import AttestError
 from attest.keys import PrivateKey, Signer
 from attest.manifest import Manifest
+from attest.recall import MAX_ENTRIES, Reference
 from attest.verify import issuer_uri
 
 __all__ = ["Boot", "Session", "WeightsReport", "boot_record", "certify", "refusal"]
@@ -101,12 +102,25 @@ def _id(prefix: str) -> str:
 
 
 def certify(
-    signer: Signer, gateway_id: str, manifest: Manifest | None, *, now: int
+    signer: Signer,
+    gateway_id: str,
+    manifest: Manifest | None,
+    *,
+    now: int,
+    status_uri: str = "",
 ) -> Session:
     """A fresh session key, certified by `signer` for one manifest.
 
     Without a manifest the key is certified for none, so it can sign refusals only. It
     has the signer's algorithm: a site that may only use P-256 uses nothing else.
+
+    Args:
+        signer: the key that certifies.
+        gateway_id: whom the certificate vouches for.
+        manifest: what the key may speak for.
+        now: seconds since the epoch.
+        status_uri: status list in which the key gets an entry, by chance: with 300
+            keys, two share one in 4 of 100 lists, and are then revoked together.
 
     Raises:
         SignerError: the key store can't sign.
@@ -122,6 +136,9 @@ def certify(
         "cnf": {"jwk": key.public.jwk},
         "manifests": [] if manifest is None else [manifest.digest],
     }
+    if status_uri:
+        place = Reference(status_uri, secrets.randbelow(MAX_ENTRIES))
+        claims["status"] = place.to_json()
     certificate = tokens.mint("gateway-key+jwt", claims, signer)
     return Session(key, certificate, gateway_id)
 

@@ -1,7 +1,10 @@
 """Routes by which anybody fetches evidence: about one answer, and about this boot."""
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -11,6 +14,7 @@ from attest.delivery import WELL_KNOWN
 from attest.keys import PublicKey
 from gateway.attestations import Attester
 from gateway.errors import OverloadedError, UnknownEndpointError
+from gateway.recall import read_status_lists
 
 __all__ = ["evidence_router"]
 
@@ -21,7 +25,9 @@ def _jwk(key: PublicKey) -> dict[str, str]:
     return {**key.jwk, "kid": key.thumbprint, "alg": str(key.alg), "use": "sig"}
 
 
-def evidence_router(current: Callable[[], Attester | None]) -> APIRouter:
+def evidence_router(
+    current: Callable[[], Attester | None], *, status_lists: Sequence[Path] = ()
+) -> APIRouter:
     """The routes; `current` gives the attester once there is one."""
     router = APIRouter()
 
@@ -61,6 +67,9 @@ def evidence_router(current: Callable[[], Attester | None]) -> APIRouter:
                 "no attestation with this id is kept here",
                 hint="the id is in the Attestation-Id header of the answer",
             )
-        return Response(found.dumps(), media_type=MEDIA_TYPE)
+        # Read anew: to recall something is to replace the file.
+        lists = await asyncio.to_thread(read_status_lists, status_lists)
+        whole = replace(found, status_lists=lists)
+        return Response(whole.dumps(), media_type=MEDIA_TYPE)
 
     return router

@@ -191,6 +191,18 @@ class Settings(BaseSettings):
     log_witnesses: tuple[WitnessSettings, ...] = Field(
         (), max_length=16, description="witnesses to have the log cosigned by"
     )
+    status_lists: tuple[Path, ...] = Field(
+        (),
+        max_length=16,
+        description="signed status lists: a revoked manifest is not served, and they "
+        "go into bundles, read anew each time",
+    )
+    key_status_uri: str = Field(
+        "",
+        max_length=1024,
+        description="status list in which each session key gets an entry, so that it "
+        "can be revoked; empty: none",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)

@@ -25,6 +25,7 @@ from attest.hashing import scan_model, stat_fingerprint
 from attest.keys import PublicKey, Signer
 from attest.manifest import Manifest, open_manifest
 from attest.signers import load_signer
+from attest.standing import check_not_revoked
 from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
 from gateway.canary import Canary, ask_canary
 from gateway.engine.address import Address
@@ -34,6 +35,7 @@ from gateway.engine.managed import EngineSpec, ManagedEngine
 from gateway.engine.reference import reference_bytes, share_reference
 from gateway.errors import StartupRefusedError
 from gateway.examine import Examination, Examined, Finding
+from gateway.recall import read_status_lists
 from gateway.serving import check_arguments
 from gateway.settings import Settings
 from gateway.weights import check_model_directory
@@ -180,11 +182,14 @@ class Startup:
         self.report("checking the manifest")
         settings = self.settings
         self.envelope = _read_manifest(settings.manifest_path)
+        authorities, now = read_authorities(settings), self._now()
         manifest = open_manifest(
-            self.envelope, read_authorities(settings), threshold=settings.threshold
+            self.envelope, authorities, threshold=settings.threshold
         )
-        manifest.check_validity(self._now())
+        manifest.check_validity(now)
         self.manifest = manifest
+        lists = read_status_lists(settings.status_lists)
+        check_not_revoked(manifest, lists, authorities, at=now)
         self.accept(manifest)
         return manifest
 
@@ -270,7 +275,13 @@ class Startup:
         self, manifest: Manifest, finding: Finding, canary: Canary | None
     ) -> Boot:
         now = self._now()
-        session = certify(self.signer, self.settings.gateway_id, manifest, now=now)
+        session = certify(
+            self.signer,
+            self.settings.gateway_id,
+            manifest,
+            now=now,
+            status_uri=self.settings.key_status_uri,
+        )
         weights = WeightsReport(
             root=manifest.tensor_root,
             count=manifest.tensor_count,

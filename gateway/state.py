@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from gateway.attestations import Attester
@@ -39,6 +40,7 @@ class AppState:
         serving: None until the start-up is through.
         attester: the sealer with its boot, for the evidence routes.
         log: the transparency log; None where none is kept.
+        status_lists: files with signed status lists, for bundles.
         down: why no answer can be attested, empty while answers can.
         may_load: whether manifest and files are checked, so that an engine may load.
         in_flight: requests that are being served.
@@ -53,6 +55,7 @@ class AppState:
     serving: Serving | None = None
     attester: Attester | None = None
     log: Publisher | None = None
+    status_lists: tuple[Path, ...] = ()
     down: str = ""
     may_load: bool = False
     in_flight: int = 0
@@ -73,6 +76,7 @@ class AppState:
             ApiKeys.read(settings.api_keys_file),
             rules=Rules.read(settings),
             comments=settings.stream_delivery == "comment",
+            status_lists=settings.status_lists,
         )
 
     @property

@@ -12,7 +12,7 @@ from attest.cli._sign import read_signers, refuse_existing, write_new
 from attest.cli._state import replace_file
 from attest.cli._text import clean, moment
 from attest.errors import ConfigurationError, FormatError, VerificationError
-from attest.recall import StatusList
+from attest.recall import MAX_ENTRIES, StatusList
 
 __all__ = ["app"]
 
@@ -37,7 +37,9 @@ def issue(
     uri: Annotated[
         str, typer.Option(help="The list's identity; manifests and keys name it.")
     ] = "",
-    size: Annotated[int, typer.Option(min=1, help="Entries of a new list.")] = 2**17,
+    size: Annotated[
+        int, typer.Option(min=1, help="Entries of a new list.")
+    ] = MAX_ENTRIES,
 ) -> Answer:
     """Begin a list in which nothing is revoked, or sign an old one anew, as of now.
 

@@ -178,6 +178,7 @@ async def running_gateway(
     world=None,
     log=None,
     witnesses=(),
+    status_lists=(),
     rules=None,
     comments=True,
 ):
@@ -202,6 +203,7 @@ async def running_gateway(
         serving=Serving(upstream, attester, world.manifest.digest),
         attester=attester,
         log=publisher,
+        status_lists=status_lists,
         clock=lambda: float(NOW),
         rules=(rules or Rules()).bound(world.manifest),
         comments=comments,

@@ -7,6 +7,7 @@ from attest import tokens
 from attest.claims import Measured, check_claims
 from attest.errors import ManifestMismatchError
 from attest.keys import Algorithm, PublicKey
+from attest.recall import read_reference
 from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
 
 EVIDENCE = {
@@ -84,3 +85,11 @@ def test_refusal_before_a_manifest_was_read(world):
     token = tokens.parse(record["refusal"], typ="startup-refusal+jwt")
     check_claims(token.claims, "startup-refusal+jwt")
     assert token.claims["manifest"] is None
+
+
+def test_certificate_with_a_place_in_a_status_list(world):
+    session = certify(
+        world.issuer, GATEWAY, None, now=NOW, status_uri="https://a.test/s"
+    )
+    claims = tokens.parse(session.certificate, typ="gateway-key+jwt").claims
+    assert read_reference(claims["status"]).uri == "https://a.test/s"
