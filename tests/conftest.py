@@ -1,4 +1,4 @@
-"""Its place puts this folder on the import path, hence `from fakes.world import …`."""
+"""Fixtures of all tests; `pythonpath` in pyproject.toml lets them import `fakes`."""
 
 import pytest
 from fakes.attested_gateway import AttestedGateway
