@@ -231,8 +231,7 @@ class Examiner:
             VerificationError: a definite no.
             EvidenceUnavailableError: cannot tell.
         """
-        # A log proof comes with the gateway's own bundle alone.
-        if content.token is None or self._policy.min_tier.rank > Tier.T1.rank:
+        if content.token is None or _demands_more(self._policy):
             bundle = yield from self._by_id(exchange)
         else:
             endorsements = yield from self._endorsements(exchange, content.token)
@@ -317,6 +316,12 @@ class Examiner:
             del self._boots[next(iter(self._boots))]
         self._boots[boot] = found
         return boot
+
+
+def _demands_more(policy: Policy) -> bool:
+    """Whether a log proof or status lists are needed: the gateway's bundle has them."""
+    logged = policy.min_tier.rank > Tier.T1.rank
+    return logged or policy.max_status_age_seconds is not None
 
 
 def _named_boot(token: str) -> str | None:

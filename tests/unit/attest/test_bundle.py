@@ -27,6 +27,7 @@ def test_round_trip(request, response):
         response=response,
         manifest=json.dumps(json.loads(BUNDLE.manifest)).encode(),
         log=LogProof(3, "checkpoint", (b"x" * 32,)),
+        status_lists=("a.b.c",),
     )
     assert Bundle.loads(bundle.dumps()) == bundle
 
@@ -69,6 +70,7 @@ MALFORMED = {
     "manifest": [None, "x", []],
     "request": [1, "a", "é", "YQ =", ["YQ=="]],
     "response": [False, "a===", {}],
+    "statusLists": [None, "x", [1], ["x"] * 17],
     "log": [None, "x", {}, {"index": -1, "checkpoint": "", "proof": []}],
 }
 

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from fakes.log import SignedLog
 from fakes.world import (
     ABSENT,
     ANSWER,
@@ -315,6 +316,19 @@ def test_old_tokens_stay_proven():
 def test_a_log_proof_without_a_known_log():
     bundle = replace(BUNDLE, log=LogProof(0, "", ()))
     assert judge(bundle).step(8).status is Status.NOT_CHECKED
+
+
+@pytest.mark.parametrize(
+    ("cosigned", "tier"), [(0, Tier.T1), (1, Tier.T1), (2, Tier.T2)]
+)
+def test_witnesses_raise_the_tier(cosigned, tier):
+    log = SignedLog()
+    world = make_world(predicate={"trustAnchors": log.anchors})
+    bundle = log.prove(world.bundle(), by=log.witnesses[:cosigned])
+    verdict = judge(bundle, world)
+    assert verdict.proven
+    assert verdict.step(8).status is Status.OK
+    assert verdict.tier is tier
 
 
 # Policy.

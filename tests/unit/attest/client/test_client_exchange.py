@@ -17,6 +17,7 @@ from attest.client._exchange import (
 from attest.delivery import ATTESTATION_HEADER, ID_HEADER, WELL_KNOWN
 from attest.errors import EvidenceUnavailableError, VerificationError
 from attest.keys import PrivateKey
+from attest.policy import Policy, Tier
 
 BY_ID = "/v1/attestations/att_0"
 
@@ -88,6 +89,17 @@ def test_and_again_after_a_restart(examiner, attested):
 def test_what_came_with_one_attestation_serves_the_next(examiner, attested):
     assert judge(examiner, attested, drop=[ATTESTATION_HEADER]) == [BY_ID]
     assert judge(examiner, attested, drop=[ATTESTATION_HEADER]) != []
+
+
+@pytest.mark.parametrize(
+    "demand", [{"min_tier": Tier.T2}, {"max_status_age_seconds": 3600}]
+)
+def test_the_gateway_s_bundle_may_be_needed(attested, demand):
+    """Log proofs and status lists come with it alone."""
+    strict = Policy(authorities=attested.world.policy.authorities, **demand)
+    examiner = Examiner(strict, on_evidence=None, clock=lambda: NOW)
+    plan = examiner.judge(*answered(attested))
+    assert next(plan).path == BY_ID
 
 
 def test_a_replica_may_answer_for_another(examiner, attested):
