@@ -135,7 +135,7 @@ class Transcript:
 
         chat, responses and messages: {index, role, content, refusal, reasoning,
         tool_calls[{index, id, type, name, arguments}], finish_reason}; completions:
-        {index, text, finish_reason}; the modules of `attest.dialects` say what stands
+        {index, text, finish_reason}; audio: {index, text}; the modules of `attest.dialects` say what stands
         where. `arguments` is the exact string of the engine, in messages the RFC 8785
         form of the input. What RFC 8785 cannot write is left out, never replaced.
         """
@@ -160,7 +160,9 @@ class Transcript:
         if self.malformed or not (self._fed or self._cut):
             return Outcome.UPSTREAM_MALFORMED
         ended = self._answer.has_ended(self._expected)
-        if self._cut or (self.terminator_missing and not ended):
+        if self._cut or (
+            self.terminator_missing and not (ended and self._answer.reasons_end)
+        ):
             return Outcome.TRUNCATED
         whole = ended and self._answer.is_whole
         return Outcome.COMPLETE if whole else Outcome.INCOMPLETE

@@ -68,6 +68,7 @@ class Call:
     send: Send
     fields: Fields = ()
     path: str = ""
+    content_type: str = "application/json"
     comment: bool = True
     _response: UpstreamResponse | None = None
     _chunks: AsyncGenerator[bytes] | None = None
@@ -126,7 +127,11 @@ class Call:
             self._response = await self.state.require_engine().open(
                 "POST",
                 self.path,
-                headers=upstream_headers(self.fields, self.exchange.request_id),
+                headers=upstream_headers(
+                    self.fields,
+                    self.exchange.request_id,
+                    content_type=self.content_type,
+                ),
                 body=self.exchange.forwarded,
             )
             self._chunks = identity(self._response)

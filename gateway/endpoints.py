@@ -47,6 +47,8 @@ ENDPOINTS = (
     Endpoint("POST", "/pooling", Treatment.ATTESTED, Dialect.POOLING),
     Endpoint("POST", "/v1/rerank", Treatment.ATTESTED, Dialect.RERANK),
     Endpoint("POST", "/rerank", Treatment.ATTESTED, Dialect.RERANK),
+    Endpoint("POST", "/v1/audio/transcriptions", Treatment.ATTESTED, Dialect.AUDIO),
+    Endpoint("POST", "/v1/audio/translations", Treatment.ATTESTED, Dialect.AUDIO),
     Endpoint("GET", "/v1/models", Treatment.PASSED),
     Endpoint("POST", "/tokenize", Treatment.PASSED),
     Endpoint("POST", "/detokenize", Treatment.PASSED),

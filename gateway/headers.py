@@ -11,11 +11,13 @@ from attest.delivery import (
     REQUEST_ID_HEADER,
 )
 from gateway.errors import RequestError
+from gateway.form import boundary_of
 
 __all__ = [
     "Fields",
     "authorization",
     "check_body_headers",
+    "form_boundary",
     "nonce",
     "request_id",
     "response_fields",
@@ -106,6 +108,27 @@ def check_body_headers(fields: Fields) -> None:
     ]
     if kinds != [b"application/json"]:
         raise RequestError("content-type: expected application/json", status=415)
+    _check_coding(fields)
+
+
+def form_boundary(fields: Fields) -> bytes:
+    """The boundary of a form's body.
+
+    A web page may send a form across origins without asking, so what a browser sends is
+    not taken.
+
+    Raises:
+        RequestError: no form with one boundary, a content coding (415), or a page's.
+    """
+    kinds = _all(fields, "content-type")
+    boundary = boundary_of(kinds[0] if len(kinds) == 1 else b"")
+    if _all(fields, "origin"):
+        raise RequestError("origin: forms of web pages are not taken", status=403)
+    _check_coding(fields)
+    return boundary
+
+
+def _check_coding(fields: Fields) -> None:
     for value in _all(fields, "content-encoding"):
         if value.strip().lower() != b"identity":
             raise RequestError(
@@ -113,11 +136,13 @@ def check_body_headers(fields: Fields) -> None:
             )
 
 
-def upstream_headers(fields: Fields, request_id: str) -> dict[str, str]:
+def upstream_headers(
+    fields: Fields, request_id: str, *, content_type: str = "application/json"
+) -> dict[str, str]:
     """What the engine is sent. The client's key and cookies are not in it."""
     headers = {
         "accept-encoding": "identity",
-        "content-type": "application/json",
+        "content-type": content_type,
         REQUEST_ID_HEADER: request_id,
     }
     for name, value in fields:

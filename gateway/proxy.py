@@ -7,6 +7,9 @@ it is answered is attested, refusals too.
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from attest.canonical import read_object
 from attest.dialects import Dialect
@@ -28,10 +31,13 @@ from gateway.dialects import error_body
 from gateway.endpoints import Endpoint, refusal
 from gateway.errors import HttpError, RequestError
 from gateway.exchange import Exchange
+from gateway.form import read_form
 from gateway.policy import Rules
 from gateway.state import AppState
 
 __all__ = ["AttestedEndpoint", "NotServed", "PassedEndpoint"]
+
+_Parse = Callable[[bytes], dict[str, Any]]
 
 # Parsing a megabyte takes some 20 ms; more than this leaves the event loop.
 _LARGE = 256 * 1024
@@ -92,7 +98,7 @@ class AttestedEndpoint(_Endpoint):
     ) -> None:
         fields, dialect = scope["headers"], self._endpoint.dialect
         assert dialect is not None  # noqa: S101  # every attested row has one
-        headers.check_body_headers(fields)
+        content_type, parse = _body_kind(fields, dialect)
         body = await read_body(
             scope, receive, max_bytes=self._state.limits.max_body_bytes
         )
@@ -105,22 +111,24 @@ class AttestedEndpoint(_Endpoint):
             send=send,
             fields=fields,
             path=self._endpoint.path,
+            content_type=content_type,
         )
         try:
             exchange.nonce = headers.nonce(fields)
             wanted = headers.wants_comment(fields)
             call.comment = wanted and self._state.comments
-            await self._read(exchange)
+            await self._read(exchange, parse)
         except HttpError as error:
             await call.refuse(error)
             return
         await call.run(receive)
 
-    async def _read(self, exchange: Exchange) -> None:
+    async def _read(self, exchange: Exchange, parse: _Parse) -> None:
+        rules = self._state.rules
         if len(exchange.received) > _LARGE:
-            await asyncio.to_thread(_read_request, exchange, self._state.rules)
+            await asyncio.to_thread(_read_request, exchange, parse, rules)
         else:
-            _read_request(exchange, self._state.rules)
+            _read_request(exchange, parse, rules)
 
 
 class PassedEndpoint(_Endpoint):
@@ -175,12 +183,25 @@ async def _send_plain_error(
     await send_error(send, error, body, fields)
 
 
-def _read_request(exchange: Exchange, rules: Rules) -> None:
-    body = exchange.received
+def _body_kind(fields: headers.Fields, dialect: Dialect) -> tuple[str, _Parse]:
+    """The Content-Type for the engine, and what reads such a body."""
+    if dialect is Dialect.AUDIO:
+        boundary = headers.form_boundary(fields)
+        kind = f'multipart/form-data; boundary="{boundary.decode("ascii")}"'
+        return kind, partial(read_form, boundary=boundary)
+    headers.check_body_headers(fields)
+    return "application/json", _read_json
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
     try:
-        value = read_object(body, max_bytes=len(body))
+        return read_object(body, max_bytes=len(body))
     except FormatError as error:
         raise RequestError(str(error)) from error
+
+
+def _read_request(exchange: Exchange, parse: _Parse, rules: Rules) -> None:
+    value = parse(exchange.received)
     try:
         exchange.facts = request_facts(value, exchange.dialect)
     except FormatError as error:

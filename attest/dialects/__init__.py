@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from attest.canonical import read_object
-from attest.dialects import messages, openai, plain, responses
+from attest.dialects import audio, messages, openai, plain, responses
 from attest.dialects._answer import MAX_CHOICES, Answer, Budget, Usage
 from attest.dialects._request import SEPARATOR, Prompt
 from attest.errors import FormatError
@@ -41,6 +41,7 @@ class Dialect(StrEnum):
     MESSAGES = "messages"
     POOLING = "pooling"
     RERANK = "rerank"
+    AUDIO = "audio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +104,5 @@ SHAPES: Mapping[Dialect, Shape] = {
     Dialect.RERANK: Shape(
         partial(plain.PlainAnswer, member="results"), plain.plain_prompt
     ),
+    Dialect.AUDIO: Shape(audio.AudioAnswer, audio.audio_prompt),
 }

@@ -319,6 +319,8 @@ class Answer(ABC):
     finished: ClassVar[frozenset[str]]
     # What the dialect calls the two token counts.
     counts: ClassVar[tuple[str, str]] = ("input_tokens", "output_tokens")
+    # Whether reasons for all choices mean that a stream is at its end.
+    reasons_end: ClassVar[bool] = True
 
     def __init__(self, budget: Budget) -> None:
         self.choices: dict[int, Choice] = {}

@@ -94,6 +94,15 @@ _HARMLESS: Mapping[Dialect, frozenset[str]] = {
     ),
     Dialect.POOLING: _POOLING,
     Dialect.RERANK: _POOLING,
+    Dialect.AUDIO: _words(
+        """
+        file frequency_penalty hotwords include_stop_str_in_output language
+        length_penalty max_completion_tokens min_p model n presence_penalty prompt
+        repetition_penalty response_format seed stream stream_continuous_usage_stats
+        stream_include_usage temperature timestamp_granularities
+        timestamp_granularities[] to_language top_k top_p use_beam_search watermarking
+        """
+    ),
 }
 
 # What the engine does anyway; clients that write it down change nothing.
