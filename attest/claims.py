@@ -240,6 +240,14 @@ BOOT: Schema = (
         "how other questions are answered",
         required=False,
     ),
+    Claim(
+        "live_weights",
+        _digest,
+        "digest of all parameters in the engine's memory right after loading, to "
+        "compare with later ones; absent where parameters are not what serves",
+        "that they are the manifest's: engines fuse and pack what they load",
+        required=False,
+    ),
 )
 
 REFUSAL: Schema = (

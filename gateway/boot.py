@@ -159,7 +159,7 @@ def boot_record(
         weights: the outcome of that check.
         evidence: {engine: {name, version, dtype, …}, serving_state: the resolved
             settings as the engine reported them, software: name to version}, and
-            canary where there is one.
+            canary and live_weights where there are any.
         now: seconds since the epoch.
     """
     state = evidence["serving_state"]
@@ -179,8 +179,9 @@ def boot_record(
         "serving_state": {"digest": digest(canonical(state)), **state},
         "software": evidence["software"],
     }
-    if "canary" in evidence:
-        claims["canary"] = evidence["canary"]
+    for name in ("canary", "live_weights"):
+        if name in evidence:
+            claims[name] = evidence[name]
     return tokens.mint("eat+jwt", claims, session.key)
 
 

@@ -164,6 +164,12 @@ class Settings(BaseSettings):
         description="between two rounds of fixed greedy questions whose answers must "
         "not change; 0 asks them never, also not at the start",
     )
+    live_weights_seconds: float = Field(
+        0,
+        ge=0,
+        description="between two hashings of the weights in the engine's memory, which "
+        "hold it up for a second per 1.5 GB; 0 hashes them never",
+    )
     on_change: Literal["stop", "mark"] = Field(
         "stop",
         description="when what was verified changes: stop refuses every request until "

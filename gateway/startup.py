@@ -14,9 +14,9 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from attest.claims import Measured
 from attest.envelope import MAX_ENVELOPE
@@ -26,10 +26,9 @@ from attest.keys import PublicKey, Signer
 from attest.manifest import Manifest, open_manifest
 from attest.signers import load_signer
 from attest.standing import check_not_revoked
+from gateway.baseline import Baseline, take_baseline
 from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
-from gateway.canary import Canary, ask_canary
 from gateway.engine.address import Address
-from gateway.engine.client import EngineClient
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
 from gateway.engine.reference import reference_bytes, share_reference
@@ -65,7 +64,7 @@ class Started:
         engine: it runs.
         examination: how it was looked at, to look again.
         finding: what was found.
-        canary: what it answered to fixed questions, None where it was not asked.
+        baseline: what it answered and held right after the start.
         files: fingerprint of the model directory, None where there is none.
     """
 
@@ -73,7 +72,7 @@ class Started:
     engine: Engine
     examination: Examination
     finding: Finding
-    canary: Canary | None
+    baseline: Baseline
     files: str | None
 
 
@@ -104,10 +103,6 @@ def _read_manifest(path: Path) -> bytes:
             f"manifest: {path}: {error.strerror}",
             hint="sign one: attest manifest sign MODEL --key authority.key.pem",
         ) from error
-
-
-def _canary_claim(canary: Canary | None) -> dict[str, Any]:
-    return {} if canary is None else {"canary": asdict(canary)}
 
 
 @dataclass
@@ -170,13 +165,14 @@ class Startup:
                 reference_sha256=reference_sha256,
             )
             finding = await examination.run()
-            canary = await self._ask_canary(examination)
+            self.report("asking the canary's questions")
+            baseline = await take_baseline(examination, finding.measured, self.settings)
             self._check_untouched(files)
-            boot = self._boot(manifest, finding, canary)
+            boot = self._boot(manifest, finding, baseline)
         except BaseException:
             await engine.stop()
             raise
-        return Started(boot, engine, examination, finding, canary, files)
+        return Started(boot, engine, examination, finding, baseline, files)
 
     def _open_manifest(self) -> Manifest:
         self.report("checking the manifest")
@@ -264,16 +260,7 @@ class Startup:
             start_timeout_seconds=settings.engine.start_timeout_seconds,
         )
 
-    async def _ask_canary(self, examination: Examination) -> Canary | None:
-        if not self.settings.canary_seconds:
-            return None
-        self.report("asking the canary's questions")
-        client = EngineClient(examination.engine.address)
-        return await ask_canary(client, examination.served_model_name)
-
-    def _boot(
-        self, manifest: Manifest, finding: Finding, canary: Canary | None
-    ) -> Boot:
+    def _boot(self, manifest: Manifest, finding: Finding, baseline: Baseline) -> Boot:
         now = self._now()
         session = certify(
             self.signer,
@@ -293,7 +280,7 @@ class Startup:
             session,
             manifest=manifest,
             weights=weights,
-            evidence={**finding.evidence, **_canary_claim(canary)},
+            evidence={**finding.evidence, **baseline.claims()},
             now=now,
         )
         return Boot(session, manifest, self.envelope, weights, record)

@@ -146,11 +146,12 @@ class Supervisor:
         return Watch(
             examination=started.examination,
             finding=started.finding,
-            canary=started.canary,
+            baseline=started.baseline,
             model=settings.model,
             files=started.files,
             recheck_seconds=settings.recheck_seconds,
             canary_seconds=settings.canary_seconds,
+            live_weights_seconds=settings.live_weights_seconds,
             clock=self.clock,
             on_verified=attester.mark_verified,
         )

@@ -1,9 +1,10 @@
 """Looking again while serving: nothing that was verified at the start may change.
 
 Each look costs a few milliseconds: the stat of every model file, the engine's own
-report, who listens on its socket. The canary has a timer of its own. What a look
-proves: the same process, which loaded weights once and reports the same settings, and
-files that nobody wrote to. What it does not: that the engine's memory is unchanged.
+report, who listens on its socket. What it proves: the same process, which loaded
+weights once and reports the same settings, and files that nobody wrote to. What it does
+not: that the engine's memory is unchanged. The canary and the hashing of that memory
+have timers of their own.
 """
 
 import asyncio
@@ -16,10 +17,12 @@ from attest.claims import Measured
 from attest.errors import AttestError, EvidenceUnavailableError, FormatError
 from attest.hashing import scan_model, stat_fingerprint
 from attest.manifest import Manifest
-from gateway.canary import Canary, ask_canary
+from gateway.baseline import Baseline
+from gateway.canary import ask_canary
 from gateway.engine.client import EngineClient
 from gateway.errors import EngineDiedError, StartupRefusedError
 from gateway.examine import Examination, Finding
+from gateway.live import live_digest
 from gateway.logs import log
 from gateway.weights import check_model_directory
 
@@ -36,6 +39,7 @@ class Changed(StrEnum):
     STATE = "state"
     FILES = "files"
     CANARY = "canary"
+    LIVE = "live weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +57,38 @@ class Watch:
     Attributes:
         examination: how it was looked at when it started.
         finding: what was found then.
-        canary: what was answered then, None without a canary.
+        baseline: what was answered and held in memory then.
         model: the model directory, None without one.
         files: its fingerprint when it was hashed.
         recheck_seconds: between two looks.
         canary_seconds: between two canaries, 0 for never.
+        live_weights_seconds: between two hashings of the memory, 0 for never.
         clock: seconds since the epoch.
         on_verified: gets the time of every look that found all as it was.
     """
 
     examination: Examination
     finding: Finding
-    canary: Canary | None
+    baseline: Baseline
     model: Path | None
     files: str | None
     recheck_seconds: float
     canary_seconds: float
+    live_weights_seconds: float
     clock: Callable[[], float]
     on_verified: Callable[[int], None]
     _failed: int = 0
     _canary_due: float = 0.0
+    _live_due: float = 0.0
 
     async def run(self) -> Change:
         """Look until something changed."""
         self._canary_due = self.canary_seconds
+        self._live_due = self.live_weights_seconds
         while True:
             await asyncio.sleep(self.recheck_seconds)
             self._canary_due -= self.recheck_seconds
+            self._live_due -= self.recheck_seconds
             change = await self.look()
             if change is not None:
                 return change
@@ -91,7 +100,12 @@ class Watch:
         """
         at = int(self.clock())
         try:
-            change = await self._files() or await self._engine() or await self._canary()
+            change = (
+                await self._files()
+                or await self._engine()
+                or await self._live()
+                or await self._canary()
+            )
         except (EngineDiedError, EvidenceUnavailableError) as error:
             self._failed += 1
             log.warning("recheck_failed", code=error.code, times=self._failed)
@@ -134,15 +148,28 @@ class Watch:
             return Change(Changed.FILES, str(error))
         return None
 
+    async def _live(self) -> Change | None:
+        if self.baseline.live is None or self._live_due > 0:
+            return None
+        self._live_due = self.live_weights_seconds
+        client = EngineClient(self.examination.engine.address)
+        if await live_digest(client) == self.baseline.live:
+            return None
+        return Change(Changed.LIVE, "engine: its memory holds other weights")
+
     async def _canary(self) -> Change | None:
-        if self.canary is None or not self.canary_seconds or self._canary_due > 0:
+        if (
+            self.baseline.canary is None
+            or not self.canary_seconds
+            or self._canary_due > 0
+        ):
             return None
         self._canary_due = self.canary_seconds
         client = EngineClient(self.examination.engine.address)
         model = self.examination.served_model_name
         # Twice, since a batch of other requests can change one greedy choice.
         for _ in range(2):
-            if await ask_canary(client, model) == self.canary:
+            if await ask_canary(client, model) == self.baseline.canary:
                 return None
         return Change(Changed.CANARY, "engine: the canary answers otherwise")
 

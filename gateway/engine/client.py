@@ -43,17 +43,21 @@ class EngineClient:
     def _client(self) -> httpx.AsyncClient:
         uds = None if self.address.socket is None else str(self.address.socket)
         transport = httpx.AsyncHTTPTransport(uds=uds, verify=self._tls, trust_env=False)
-        return httpx.AsyncClient(
-            transport=transport, trust_env=False, timeout=_TIMEOUT_SECONDS
-        )
+        return httpx.AsyncClient(transport=transport, trust_env=False)
 
     async def call(
-        self, method: str, path: str, *, body: Any = None, query: str = ""
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: str = "",
+        seconds: float = _TIMEOUT_SECONDS,
     ) -> tuple[int, bytes]:
         """Status and body, at most a little over 4 MiB of it.
 
         Raises:
-            httpx.HTTPError: no connection, or it broke, or nothing came for 35 s.
+            httpx.HTTPError: no connection, or it broke, or nothing came for `seconds`.
         """
         assert _PATH.match(path)  # noqa: S101 - our own paths only
         content = None if body is None else json.dumps(body).encode()
@@ -62,7 +66,9 @@ class EngineClient:
         data = bytearray()
         async with (
             self._client() as client,
-            client.stream(method, url, content=content, headers=fields) as response,
+            client.stream(
+                method, url, content=content, headers=fields, timeout=seconds
+            ) as response,
         ):
             async for chunk in response.aiter_raw():
                 data += chunk
@@ -85,20 +91,28 @@ class EngineClient:
             None if status != 200 else read_object(data, max_bytes=MAX_EVIDENCE_BYTES)
         )
 
-    async def evidence(self, nonce: str) -> dict[str, Any]:
+    async def evidence(
+        self,
+        nonce: str,
+        path: str = "/attest/evidence",
+        *,
+        seconds: float = _TIMEOUT_SECONDS,
+    ) -> dict[str, Any]:
         """The plug-in's report, with this nonce in it.
 
         Args:
             nonce: 8 to 128 of `A-Z a-z 0-9 _ -`.
+            path: which report.
+            seconds: how long it may take.
 
         Raises:
-            EngineDiedError: no answer within 35 s, or an error.
+            EngineDiedError: no answer in time, or an error.
             FormatError: the answer is no strict JSON object below 4 MiB, or has
                 another nonce.
         """
         try:
             status, data = await self.call(
-                "GET", "/attest/evidence", query=f"nonce={nonce}"
+                "GET", path, query=f"nonce={nonce}", seconds=seconds
             )
         except httpx.HTTPError as error:
             raise _silent(error) from error

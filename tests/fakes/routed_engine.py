@@ -54,6 +54,7 @@ class RoutedEngine(ScriptedEngine):
         self.exposed = set()
         self.text = "hello"
         self.health = 200
+        self.resident = [{"sound": True, "sha256": "0" * 64}]
 
     async def _one(self, reader, writer):
         await self._record(reader)
@@ -90,6 +91,10 @@ class RoutedEngine(ScriptedEngine):
         if nonce is None:
             return _json({"detail": "nonce"}, 400)
         return _json({"nonce": nonce[0], **self.evidence})
+
+    def _attest_resident(self, request):
+        nonce = parse_qs(urlsplit(request.path).query)["nonce"][0]
+        return _json({"nonce": nonce, "workers": self.resident})
 
     def _v1_completions(self, request):
         asked = json.loads(request.body)["prompt"]

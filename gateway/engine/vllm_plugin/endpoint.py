@@ -46,9 +46,11 @@ class EvidencePlugin:
     def attach_router(self, app: FastAPI) -> None:
         """Add the route; called once by vLLM, before `init_state`."""
         self._app = app
-        app.add_api_route(
-            "/attest/evidence", self._evidence, methods=["GET"], include_in_schema=False
-        )
+        for path, answer in (
+            ("/attest/evidence", self._evidence),
+            ("/attest/resident", self._resident),
+        ):
+            app.add_api_route(path, answer, methods=["GET"], include_in_schema=False)
 
     async def init_state(
         self,
@@ -92,6 +94,14 @@ class EvidencePlugin:
             "attest_report", timeout=_WORKER_SECONDS
         )
         return reports
+
+    async def _resident(self, nonce: str) -> JSONResponse:
+        if not _NONCE.match(nonce):
+            raise HTTPException(400, "nonce: 8 to 128 of A-Z a-z 0-9 _ -")
+        if self._client is None:
+            raise HTTPException(503, "the engine is not ready")
+        workers = await self._client.collective_rpc("attest_resident")
+        return JSONResponse({"nonce": nonce, "workers": workers})
 
     async def _evidence(self, nonce: str) -> JSONResponse:
         if not _NONCE.match(nonce):

@@ -9,13 +9,16 @@ from fakes.routed_engine import RoutedEngine
 from fakes.world import NOW
 
 from attest.claims import Measured
+from attest.errors import FormatError
 from attest.hashing import scan_model, stat_fingerprint
+from gateway.baseline import Baseline
 from gateway.canary import ask_canary
 from gateway.engine.address import Address
 from gateway.engine.client import EngineClient
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.errors import EngineDiedError
 from gateway.examine import Examination
+from gateway.live import live_digest
 from gateway.watch import Changed, Watch
 
 
@@ -56,11 +59,15 @@ async def site(tmp_path, model, engine):
         Watch(
             examination=examination,
             finding=await examination.run(),
-            canary=await ask_canary(EngineClient(address), "toy"),
+            baseline=Baseline(
+                await ask_canary(EngineClient(address), "toy"),
+                await live_digest(EngineClient(address)),
+            ),
             model=model.root,
             files=stat_fingerprint(scan_model(model.root)),
             recheck_seconds=1,
             canary_seconds=1,
+            live_weights_seconds=1,
             clock=lambda: NOW + 7.5,
             on_verified=lambda _: None,
         )
@@ -194,6 +201,37 @@ async def test_run_looks_until_something_changed(site, engine, monkeypatch):
     assert (await site.watch.run()).what is Changed.STATE
     assert looks == [1, 1, 1]
     assert len(site.verified) == 2
+
+
+async def test_memory_holds_other_weights(site, engine):
+    engine.resident = [{"sound": True, "sha256": "1" * 64}]
+    assert await site.change() is Changed.LIVE
+
+
+async def test_memory_is_hashed_on_its_own_timer(site, engine):
+    engine.resident = [{"sound": True, "sha256": "1" * 64}]
+    site.watch._live_due = 5
+    assert await site.watch.look() is None
+
+
+# The weights in memory by themselves.
+
+
+async def test_live_digest_where_parameters_do_not_serve(tmp_path, engine):
+    client = EngineClient(Address.of_socket(tmp_path / "e.sock"))
+    engine.resident.append({"sound": False, "sha256": ""})
+    assert await live_digest(client) is None
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [None, [], ["x"], [{"sound": 1}], [{"sound": True, "sha256": "1"}]],
+)
+async def test_live_report_is_read_strictly(tmp_path, engine, workers):
+    client = EngineClient(Address.of_socket(tmp_path / "e.sock"))
+    engine.resident = workers
+    with pytest.raises(FormatError):
+        await live_digest(client)
 
 
 # The canary by itself.
