@@ -29,16 +29,12 @@ COPY gateway/ gateway/
 RUN ["python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir=/wheels", "."]
 RUN ["python", "-m", "pip", "--python", "/opt/attest/bin/python", "install", "--no-deps", "--no-index", "--find-links=/wheels", "attest-gateway"]
 RUN ["python", "-m", "pip", "--python", "/opt/attest/bin/python", "check"]
-# What an init container copies beside a stock vLLM image: our packages without any
-# dependency, and the entry points by which vLLM finds the plug-in.
-RUN ["python", "-m", "pip", "install", "--no-deps", "--no-index", "--find-links=/wheels", "--target=/opt/attest-plugin", "attest-gateway"]
 
 FROM ${PYTHON_IMAGE} AS gateway
 LABEL org.opencontainers.image.title="attest-gateway" \
       org.opencontainers.image.description="Proof of which governed model produced an answer." \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/attest /opt/attest
-COPY --from=build /opt/attest-plugin /opt/attest-plugin
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # A number, so that the kubelet can see that it is not root. It owns nothing here: the
 # root file system may be read-only, and state needs a volume.

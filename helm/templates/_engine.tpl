@@ -28,7 +28,7 @@ args:
   - --shutdown-timeout={{ .Values.drainSeconds }}
 env:
   {{- range $name, $value := dict
-    "PYTHONPATH" "/opt/attest-plugin"
+    "PYTHONPATH" "/opt/attest-plugin/python"
     "VLLM_PLUGINS" "attested,attested_evidence"
     "VLLM_RPC_BASE_PATH" "/run/engine"
     "SAGEMAKER_MODEL_PATH" "/run/engine/absent"
@@ -107,18 +107,19 @@ os.execvp("python3", ["python3", "-m", "vllm.entrypoints.launchers.api_server.en
 name: plugin
 image: {{ include "attest-gateway.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-command: [cp, -R, /opt/attest-plugin/., /plugin/]
+# Into a folder of its own: the volume's root belongs to root.
+args: [plugin, install, /opt/attest-plugin/python]
 securityContext:
   {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 resources:
   requests:
     cpu: 100m
-    memory: 64Mi
+    memory: 128Mi
   limits:
-    memory: 64Mi
+    memory: 128Mi
 volumeMounts:
   - name: plugin
-    mountPath: /plugin
+    mountPath: /opt/attest-plugin
 {{- end }}
 
 {{- define "attest-gateway.downloadContainer" -}}

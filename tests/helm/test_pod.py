@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from chart import CASES, Release, values_of
 
 from attest.keys import PublicKey
+from gateway.engine.install import engine_settings
 from gateway.engine.spec import EngineSpec, child_environment, command_line
 from gateway.settings import load_settings
 
@@ -257,6 +259,23 @@ def test_engine_has_the_environment_of_the_managed_one(sidecar, tmp_path):
     for name, value in managed.items():
         if not value.startswith("/") and name not in local:
             assert found[name] == value
+
+
+def test_engine_is_set_up_as_the_plugin_says(sidecar):
+    engine, plugin = sidecar.container("engine"), sidecar.container("plugin")
+    *command, folder = plugin["args"]
+    assert command == ["plugin", "install"]
+    environment, arguments = engine_settings(
+        Path(folder),
+        reference=sidecar.settings["reference_file"],
+        report=sidecar.settings["load_report"],
+    )
+    found = {item["name"]: item["value"] for item in engine["env"]}
+    assert environment.items() <= found.items()
+    assert set(arguments) <= set(engine["args"])
+    mounts = {m["name"]: m for m in engine["volumeMounts"]}
+    assert folder.startswith(mounts["plugin"]["mountPath"] + "/")
+    assert mounts["plugin"]["readOnly"] is True
 
 
 def test_engine_and_gateway_agree_on_their_files(sidecar):

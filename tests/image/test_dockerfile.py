@@ -98,7 +98,7 @@ def test_entry_point_starts(image):
 def test_serve_without_settings_is_a_configuration_error(image):
     done = run(image, "serve")
     assert done.returncode == 4
-    assert "model: Field required" in done.stderr
+    assert "signer: Field required" in done.stderr
 
 
 def test_image_has_neither_engine_nor_trainer(image):
@@ -106,13 +106,13 @@ def test_image_has_neither_engine_nor_trainer(image):
     assert not {p.name for p in packages} & {"torch", "vllm", "transformers", "pip"}
 
 
-def test_plugin_folder_is_found_by_its_entry_points(image, monkeypatch):
-    folder = image / "opt" / "attest-plugin"
-    monkeypatch.setattr(sys, "path", [str(folder)])
+def test_image_puts_the_plugin_beside_a_stock_engine(image, tmp_path, monkeypatch):
+    done = run(image, "plugin", "install", tmp_path / "plugin")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "plugin")])
     found = Inventory().entry_points
     assert [e["name"] for e in found["vllm.general_plugins"]] == ["attested"]
     assert [e["name"] for e in found["vllm.endpoint_plugins"]] == ["attested_evidence"]
-    assert (folder / "gateway" / "engine" / "vllm_plugin" / "worker.py").is_file()
 
 
 def test_build_context_holds_what_is_copied():
