@@ -1,0 +1,59 @@
+"""Alerts and the dashboard speak of the gateway's metrics."""
+
+import json
+import re
+
+import pytest
+import yaml
+from chart import CHART, ROOT
+
+ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
+TARGETS = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
+EXPRESSIONS = [rule["expr"] for rule in RULES] + TARGETS
+MANUAL = (ROOT / "docs" / "deploy.md").read_text("utf-8")
+
+# Suffixes that a histogram's series have beside its name.
+SERIES = re.compile(r"_(?:bucket|count|sum)$")
+
+
+# The names of the gateway's metrics, without the endings that Prometheus adds.
+METRICS = {
+    "attest_gateway_added_latency_seconds",
+    "attest_gateway_attestation_failures",
+    "attest_gateway_key_not_after_timestamp_seconds",
+    "attest_gateway_manifest_info",
+    "attest_gateway_responses_attested",
+    "attest_gateway_signing_duration_seconds",
+    "attest_gateway_store_write_failures",
+    "attest_gateway_streams_in_progress",
+    "attest_gateway_upstream_request_duration_seconds",
+    "attest_gateway_weights_verification_bytes",
+    "attest_gateway_weights_verification_duration_seconds",
+}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_metric_is_one_of_ours(expression):
+    names = set(re.findall(r"\battest_gateway_\w+", expression))
+    assert names
+    assert {SERIES.sub("", n).removesuffix("_total") for n in names} <= METRICS
+
+
+def test_every_metric_is_shown_or_watched():
+    text = " ".join(EXPRESSIONS)
+    assert not [name for name in METRICS if name not in text]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_alert_names_its_runbook(rule):
+    file, _, title = rule["annotations"]["runbook"].partition(", ")
+    assert file == "docs/deploy.md"
+    assert f"\n### {title}\n" in MANUAL
+
+
+def test_panels_do_not_overlap():
+    cells = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in DASHBOARD["panels"]]
+    assert len(cells) == len(set(cells))
+    assert len({p["id"] for p in DASHBOARD["panels"]}) == len(cells)
