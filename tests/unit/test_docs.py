@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 import gateway.errors
 from attest import errors
 from attest.claims import SALTED, TOKENS
 from attest.cli.exits import ExitCode
 from attest.cli.main import NOUNS
+from gateway.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -70,3 +72,13 @@ def test_every_command_that_the_readme_types_exists():
     for noun, verb in typed:
         assert noun in NOUNS
         assert {f"attest {noun}", f"attest {noun} {verb}"} & COMMANDS.keys()
+
+
+def test_every_setting_stands_in_the_readme():
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for inner in kind.model_fields:
+                assert f"`{name}.{inner}`" in README, f"{name}.{inner}"
+        else:
+            assert f"`{name}`" in README, name
