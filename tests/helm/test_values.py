@@ -63,7 +63,7 @@ def test_values_that_do_not_fit_together(changes, words):
     ("name", "value"),
     [
         ("mode", "standalone"),
-        ("modle", {}),
+        ("models", {}),
         ("model__servedName", ""),
         ("model__dtype", ""),
         ("signer__existingSecret", ""),
