@@ -62,8 +62,14 @@ class Spoken:
 
 
 def _chunk(choice: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, **choice, "finish_reason": reason}
-    return {"id": "chatcmpl-1", "model": "tiny", "choices": [choice]}
+    kind = {"delta": "chat.completion.chunk", "message": "chat.completion"}
+    return {
+        "id": "chatcmpl-1",
+        "object": kind.get(next(iter(choice)), "text_completion"),
+        "created": 1,
+        "model": "tiny",
+        "choices": [{"index": 0, **choice, "finish_reason": reason}],
+    }
 
 
 def _chat(text: str) -> list[Any]:

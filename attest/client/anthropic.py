@@ -1,0 +1,117 @@
+"""Anthropic clients that prove every answer: `/v1/messages`, plain and streamed."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from attest.client._exchange import OnEvidence
+from attest.errors import AttestError, ConfigurationError
+from attest.policy import Policy
+
+if TYPE_CHECKING:
+    import anthropic
+
+__all__ = ["anthropic_client", "async_anthropic_client"]
+
+
+def anthropic_client(
+    base_url: str,
+    policy: Policy,
+    *,
+    api_key: str = "none",
+    on_evidence: OnEvidence | None = None,
+    **options: Any,
+) -> "anthropic.Anthropic":
+    """An ordinary `anthropic.Anthropic` whose answers are proven, or raise.
+
+    Calls raise `attest.errors.AttestError`, without asking again; a stream does so
+    before its loop ends. Read streams to their end: what is not read is not proven.
+
+    Args:
+        base_url: the gateway's, without `/v1`, as this SDK wants it.
+        policy: what is demanded of every answer.
+        api_key: for the gateway, if it wants one.
+        on_evidence: called with the verdict and the bundle of each attested answer;
+            answers are then kept in memory until they are proven, up to 64 MiB each.
+        **options: for `anthropic.Anthropic`, such as `max_retries`.
+
+    Raises:
+        ConfigurationError: the anthropic package is not installed, or is older than 2.
+    """
+    sdk, http, ours = _libraries()
+    inner = http.HTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
+    transport = ours.AttestTransport(policy, inner=inner, on_evidence=on_evidence)
+    client = _sync_client(http)(
+        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    )
+    return sdk.Anthropic(
+        base_url=base_url, api_key=api_key, http_client=client, **options
+    )
+
+
+def async_anthropic_client(
+    base_url: str,
+    policy: Policy,
+    *,
+    api_key: str = "none",
+    on_evidence: OnEvidence | None = None,
+    **options: Any,
+) -> "anthropic.AsyncAnthropic":
+    """As `anthropic_client`, an `anthropic.AsyncAnthropic`."""
+    sdk, http, ours = _libraries()
+    inner = http.AsyncHTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
+    transport = ours.AsyncAttestTransport(policy, inner=inner, on_evidence=on_evidence)
+    client = _async_client(http)(
+        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    )
+    return sdk.AsyncAnthropic(
+        base_url=base_url, api_key=api_key, http_client=client, **options
+    )
+
+
+def _libraries() -> tuple[Any, Any, Any]:
+    """The SDK, the HTTP library that it is made for, and our transports for that."""
+    try:
+        sdk = import_module("anthropic")
+    except ImportError as error:
+        raise ConfigurationError(
+            "the anthropic package is not installed", hint="type: pip install anthropic"
+        ) from error
+    if int(sdk.__version__.partition(".")[0]) < 2:
+        raise ConfigurationError(
+            f"anthropic {sdk.__version__} is too old",
+            hint="type: pip install --upgrade anthropic",
+        )
+    return sdk, import_module("httpx2"), import_module("attest.client.httpx2")
+
+
+# The SDK takes every exception of an HTTP client for a broken connection: it asks twice
+# more, and then raises APIConnectionError. Only its own it hands on.
+
+
+def _of_the_sdk(error: AttestError) -> AttestError:
+    """The same error, as one of the SDK's own."""
+    kind, own = type(error), import_module("anthropic").AnthropicError
+    error.__class__ = type(kind.__name__, (kind, own), {"__doc__": kind.__doc__})
+    return error
+
+
+def _sync_client(http: Any) -> Any:
+    class Client(http.Client):  # type: ignore[misc]  # of the library chosen above
+        def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return super().send(request, **options)
+            except AttestError as error:
+                raise _of_the_sdk(error)  # noqa: B904  # it is the same one
+
+    return Client
+
+
+def _async_client(http: Any) -> Any:
+    class AsyncClient(http.AsyncClient):  # type: ignore[misc]  # likewise
+        async def send(self, request: Any, **options: Any) -> Any:
+            try:
+                return await super().send(request, **options)
+            except AttestError as error:
+                raise _of_the_sdk(error)  # noqa: B904  # it is the same one
+
+    return AsyncClient
