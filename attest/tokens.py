@@ -19,7 +19,7 @@ from attest.keys import Algorithm, PublicKey, Signer, b64url_decode, b64url_enco
 
 __all__ = ["MAX_TOKEN", "Token", "mint", "parse", "signing_digest", "verify"]
 
-# A token with its disclosures must fit into 16 KiB; real ones have 2 to 3 kB.
+# A token without its disclosures; real ones have about 2 kB.
 MAX_TOKEN = 16 * 1024
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")

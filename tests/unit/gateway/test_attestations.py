@@ -207,3 +207,17 @@ async def test_stale_token_claims_no_measurement_and_default_policy_refuses_it(
     assert verdict.claims["weights"]["verified_at"] == NOW
     lenient = replace(policy, min_measured=Measured.ASSERTED)
     assert verify(bundle, lenient, at=NOW + 100).proven
+
+
+async def test_answer_with_128_choices_is_proven(world, attester):
+    """The most that is served: its disclosures outgrow every header."""
+    value = json.loads(ANSWER)
+    choice = value["choices"][0]
+    value["choices"] = [{**choice, "index": index} for index in range(128)]
+    answer = json.dumps(value).encode()
+    request = json.dumps({**json.loads(REQUEST), "n": 128}).encode()
+    sealed = await attester.seal(exchange(request, answer))
+    bundle = await attester.bundle(sealed.id)
+    verdict = verify(replace(bundle, response=answer), world.policy, at=NOW + 5)
+    verdict.raise_unless_proven()
+    assert "out.127" in verdict.disclosed
