@@ -40,7 +40,6 @@ from attest.errors import (
     AttestError,
     EvidenceUnavailableError,
     ExpiredError,
-    FormatError,
     PolicyError,
     SignatureError,
     TranscriptMismatchError,

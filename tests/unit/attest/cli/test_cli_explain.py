@@ -23,8 +23,8 @@ def explain(attest, evidence):
     ("file", "claims"),
     [
         ("token", {"res", "request.digest", "out.0"}),
-        ("boot", {claim.name for claim in BOOT}),
-        ("certificate", {claim.name for claim in KEY_CERTIFICATE}),
+        ("boot", {claim.name for claim in BOOT if claim.required}),
+        ("certificate", {claim.name for claim in KEY_CERTIFICATE if claim.required}),
         ("manifest.json", {"subject", "weights", "runtime", "delegations"}),
         ("bundle.json", {"res", "engine", "cnf", "subject", "out.0"}),
         ("endorsements.json", {"engine", "cnf", "subject"}),
