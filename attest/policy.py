@@ -57,6 +57,8 @@ class Policy:
         min_measured: the weakest measurement of the weights that is accepted.
         outcomes: how a response may have ended.
         system_prompts: which of governed, unlisted and absent are accepted.
+        overrides: which overrides a request may have been marked with, by name; None
+            for any.
         max_age_seconds: oldest `iat` that is accepted, None for any age.
         logs: keys (vkeys) of the only logs that count, None for the manifest's.
         witnesses: keys (vkeys) of the only witnesses that count, None for the
@@ -75,6 +77,7 @@ class Policy:
     min_measured: Measured = Measured.ENGINE
     outcomes: frozenset[Outcome] = frozenset({Outcome.COMPLETE})
     system_prompts: frozenset[SystemPrompt] = frozenset(SystemPrompt)
+    overrides: frozenset[str] | None = frozenset()
     max_age_seconds: int | None = None
     logs: tuple[NoteKey, ...] | None = None
     witnesses: tuple[NoteKey, ...] | None = None
@@ -128,6 +131,7 @@ class Policy:
             "min_measured": str(self.min_measured),
             "outcomes": sorted(self.outcomes),
             "system_prompts": sorted(self.system_prompts),
+            "overrides": None if self.overrides is None else sorted(self.overrides),
             "max_age_seconds": self.max_age_seconds,
             "logs": _texts(self.logs),
             "witnesses": _texts(self.witnesses),
@@ -147,6 +151,14 @@ def _integer_or_none(value: Any) -> int | None:
     return None if value is None else _integer(value)
 
 
+def _names_or_none(value: Any) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("expected a list of names")
+    return frozenset(value)
+
+
 def _note_keys(texts: Any) -> tuple[NoteKey, ...] | None:
     return None if texts is None else tuple(map(NoteKey.parse, texts))
 
@@ -162,6 +174,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "min_measured": Measured,
     "outcomes": lambda names: frozenset(map(Outcome, names)),
     "system_prompts": lambda names: frozenset(map(SystemPrompt, names)),
+    "overrides": _names_or_none,
     "max_age_seconds": _integer_or_none,
     "logs": _note_keys,
     "witnesses": _note_keys,

@@ -13,7 +13,7 @@ on those before it:
     7 freshness   nonce, audience and time
     8 log         the token is in a witnessed log
     9 status      key and manifest were not revoked when it was signed
-    10 policy     tier, measurement, outcome and system prompt suffice
+    10 policy     tier, measurement, outcome, system prompt and overrides suffice
 
 A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs) or `not
 checked`, with the reason. Nothing after a failed step is looked at.
@@ -353,6 +353,7 @@ class _Run:
         policy, claims = self.policy, self.claims
         measured = Measured(claims["weights"]["measured"])
         outcome = Outcome(claims["res"]["outcome"])
+        marked = claims.get("overrides", ())
         rules = {
             f"tier {self.tier}, at least {policy.min_tier} is demanded": (
                 self.tier.rank >= policy.min_tier.rank
@@ -365,6 +366,9 @@ class _Run:
             f"system prompt {claims['system_prompt']}, accepted: "
             f"{', '.join(sorted(policy.system_prompts))}": (
                 claims["system_prompt"] in policy.system_prompts
+            ),
+            f"overrides {', '.join(map(repr, marked))}: not all are accepted": (
+                policy.overrides is None or policy.overrides.issuperset(marked)
             ),
             f"older than {policy.max_age_seconds} s": policy.max_age_seconds is None
             or self.at - self.iat <= policy.max_age_seconds,

@@ -143,6 +143,7 @@ class Running:
         policy = Policy(
             authorities=(self.world.authority.public,),
             outcomes=frozenset(map(Outcome, outcomes)),
+            overrides=None,
         )
         return verify(bundle, policy, at=NOW)
 

@@ -28,6 +28,7 @@ POLICIES = st.builds(
     min_measured=st.sampled_from(Measured),
     outcomes=st.frozensets(st.sampled_from(Outcome)),
     system_prompts=st.frozensets(st.sampled_from(SystemPrompt)),
+    overrides=st.none() | st.frozensets(st.text(max_size=3)),
     max_age_seconds=st.none() | st.integers(0, 2**53),
     logs=st.none() | st.just((LOG,)),
     witnesses=st.none() | st.just((WITNESS,)) | st.just(()),
@@ -47,6 +48,7 @@ def test_the_defaults_are_strict():
     assert policy.min_tier is Tier.T1
     assert policy.min_measured is Measured.ENGINE
     assert policy.outcomes == {Outcome.COMPLETE}
+    assert policy.overrides == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,8 @@ def test_the_defaults_are_strict():
         ("outcomes", ["fine"]),
         ("outcomes", None),
         ("system_prompts", [[]]),
+        ("overrides", "documents"),
+        ("overrides", [1]),
         ("max_age_seconds", "60"),
         ("max_age_seconds", -1),
         ("logs", ["x"]),

@@ -352,6 +352,11 @@ def policy(**demands):
             {"system_prompts": frozenset({SystemPrompt.GOVERNED})},
             {"system_prompt": "unlisted"},
         ),
+        ({}, {"overrides": ["chat_template"]}),
+        (
+            {"overrides": frozenset({"documents"})},
+            {"overrides": ["chat_template", "documents"]},
+        ),
         ({"max_age_seconds": 9}, {}),
     ],
 )
@@ -369,6 +374,11 @@ def test_demands_that_are_not_met(demands, claims):
         ({"min_measured": Measured.ASSERTED}, {"weights": {"measured": "asserted"}}),
         ({"outcomes": frozenset(Outcome)}, {"res": {"outcome": "truncated"}}),
         ({"system_prompts": frozenset({SystemPrompt.GOVERNED})}, {}),
+        (
+            {"overrides": frozenset({"chat_template", "documents"})},
+            {"overrides": ["documents"]},
+        ),
+        ({"overrides": None}, {"overrides": ["chat_template"]}),
         ({"max_age_seconds": 10}, {}),
     ],
 )
