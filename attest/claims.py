@@ -212,7 +212,9 @@ BOOT: Schema = (
     Claim(
         "weights",
         _members({**_WEIGHTS, "count": _integer}),
-        "the weights that were loaded and how that was measured",
+        "the weights that were loaded and how that was measured; `protection` says "
+        "what kept the checked files from changing: fs-verity or memfd (the kernel), "
+        "or stat (they were only looked at again)",
         "that the engine's memory was not changed afterwards",
     ),
     Claim(

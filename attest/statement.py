@@ -67,6 +67,8 @@ class Terms:
         witnesses: keys (vkeys) of those who cosign these logs.
         status: the manifest's place in the authority's status list.
         supersedes: digest of the manifest that this one replaces.
+        fs_verity: file name to fs-verity digest, by which a kernel that has fs-verity
+            can tell a file without reading it.
     """
 
     not_before: int
@@ -82,6 +84,7 @@ class Terms:
     witnesses: Sequence[NoteKey] = ()
     status: Reference | None = None
     supersedes: str | None = None
+    fs_verity: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_predicate(
@@ -115,7 +118,7 @@ def build_predicate(
     validity = {"notBefore": _time(terms.not_before), "notAfter": _time(not_after)}
     return {
         **training,
-        "weights": _weights(tensors, free_sharding=terms.free_sharding),
+        "weights": _weights(tensors, terms),
         "runtime": _runtime(subjects, terms),
         "delegations": [
             {"jwk": key.jwk, "role": ISSUER_ROLE, "notAfter": _time(not_after)}
@@ -141,11 +144,13 @@ def serving_dtype(tensors: Sequence[TensorDigest]) -> str | None:
     return _SERVING_DTYPES.get(most[0][0]) if most else None
 
 
-def _weights(tensors: Sequence[TensorDigest], *, free_sharding: bool) -> dict[str, Any]:
+def _weights(tensors: Sequence[TensorDigest], terms: Terms) -> dict[str, Any]:
     tree = {"alg": TREE_ALG, "root": tensor_root(tensors), "count": len(tensors)}
     weights: dict[str, Any] = {"tensorTree": tree}
-    if free_sharding:
+    if terms.free_sharding:
         weights["sharding"] = "free"
+    if terms.fs_verity:
+        weights["fsVerity"] = dict(sorted(terms.fs_verity.items()))
     if len(tensors) <= MAX_LISTED_TENSORS:
         weights["tensors"] = [
             {

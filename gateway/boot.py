@@ -47,6 +47,7 @@ class WeightsReport:
     """What was found out about the weights, by whom and when.
 
     Attributes:
+        protection: what keeps the checked files as they were, None without files.
         stale: {since, reason} once something changed after `verified_at`.
     """
 
@@ -54,6 +55,7 @@ class WeightsReport:
     count: int
     measured: Measured
     verified_at: int
+    protection: str | None = None
     stale: Mapping[str, Any] | None = None
 
 
@@ -163,6 +165,7 @@ def boot_record(
         now: seconds since the epoch.
     """
     state = evidence["serving_state"]
+    protection = weights.protection
     claims = {
         "iss": session.gateway_id,
         "iat": now,
@@ -174,6 +177,7 @@ def boot_record(
             "count": weights.count,
             "measured": str(weights.measured),
             "verified_at": weights.verified_at,
+            **({} if protection is None else {"protection": str(protection)}),
         },
         "engine": evidence["engine"],
         "serving_state": {"digest": digest(canonical(state)), **state},

@@ -37,7 +37,7 @@ from gateway.examine import Examination, Examined, Finding
 from gateway.recall import read_status_lists
 from gateway.serving import check_arguments
 from gateway.settings import Settings
-from gateway.weights import check_model_directory
+from gateway.weights import CheckedFiles, check_model_directory
 
 __all__ = ["Engine", "Started", "Startup", "read_authorities"]
 
@@ -65,7 +65,7 @@ class Started:
         examination: how it was looked at, to look again.
         finding: what was found.
         baseline: what it answered and held right after the start.
-        files: fingerprint of the model directory, None where there is none.
+        files: how the model directory was found, None where there is none.
     """
 
     boot: Boot
@@ -73,7 +73,7 @@ class Started:
     examination: Examination
     finding: Finding
     baseline: Baseline
-    files: str | None
+    files: CheckedFiles | None
 
 
 def read_authorities(settings: Settings) -> tuple[PublicKey, ...]:
@@ -168,7 +168,7 @@ class Startup:
             self.report("asking the canary's questions")
             baseline = await take_baseline(examination, finding.measured, self.settings)
             self._check_untouched(files)
-            boot = self._boot(manifest, finding, baseline)
+            boot = self._boot(manifest, finding, baseline, files)
         except BaseException:
             await engine.stop()
             raise
@@ -189,24 +189,26 @@ class Startup:
         self.accept(manifest)
         return manifest
 
-    async def _check_files(self, manifest: Manifest) -> str | None:
+    async def _check_files(self, manifest: Manifest) -> CheckedFiles | None:
         model = self.settings.model
         if model is None:
             return None
         before = stat_fingerprint(scan_model(model))
-        await asyncio.to_thread(
+        protection = await asyncio.to_thread(
             check_model_directory,
             model,
             manifest,
             lambda share: self.report(f"checking the weights, {share:.0%}"),
         )
-        return before
+        return CheckedFiles(before, protection)
 
-    def _check_untouched(self, before: str | None) -> None:
+    def _check_untouched(self, before: CheckedFiles | None) -> None:
         # The loader covers the weights; tokenizer, template and configuration were
         # read by the engine between our hashing and now.
         model = self.settings.model
-        if model is not None and stat_fingerprint(scan_model(model)) != before:
+        if before is None or model is None:
+            return
+        if stat_fingerprint(scan_model(model)) != before.fingerprint:
             raise StartupRefusedError(
                 f"weights: files in {model} were touched during the start",
                 hint="stop whatever writes there, then start again",
@@ -260,7 +262,13 @@ class Startup:
             start_timeout_seconds=settings.engine.start_timeout_seconds,
         )
 
-    def _boot(self, manifest: Manifest, finding: Finding, baseline: Baseline) -> Boot:
+    def _boot(
+        self,
+        manifest: Manifest,
+        finding: Finding,
+        baseline: Baseline,
+        files: CheckedFiles | None,
+    ) -> Boot:
         now = self._now()
         session = certify(
             self.signer,
@@ -275,6 +283,7 @@ class Startup:
             measured=finding.measured,
             # Nothing was verified where nothing was measured, at no time.
             verified_at=0 if finding.measured is Measured.ASSERTED else now,
+            protection=None if files is None else files.protection,
         )
         record = boot_record(
             session,

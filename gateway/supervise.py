@@ -148,7 +148,7 @@ class Supervisor:
             finding=started.finding,
             baseline=started.baseline,
             model=settings.model,
-            files=started.files,
+            files=None if started.files is None else started.files.fingerprint,
             recheck_seconds=settings.recheck_seconds,
             canary_seconds=settings.canary_seconds,
             live_weights_seconds=settings.live_weights_seconds,

@@ -4,18 +4,47 @@ vLLM needs a minute of imports before its loader could say the same. What the en
 loader hashes later is what binds; this is for the people who have to mend things.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from attest.canonical import read_object
 from attest.errors import AttestError, FormatError, ManifestMismatchError
 from attest.hashing import ModelFile, hash_files, hash_tensors, scan_model, tensor_files
 from attest.manifest import Manifest, check_files, check_tensors
+from attest.verity import listed_verity, measure_path
 from attest.weights import TensorDigest
 
-__all__ = ["check_model_directory"]
+__all__ = ["CheckedFiles", "Protection", "check_model_directory"]
 
 _MAX_NAMED = 3
+
+
+class Protection(StrEnum):
+    """What keeps files as they were when they were checked.
+
+    STAT: nothing; their times, sizes and inodes are looked at again.
+    FS_VERITY: the kernel, which refuses every change of any of them.
+    MEMFD: the kernel, since the engine got sealed copies in memory.
+    """
+
+    STAT = "stat"
+    FS_VERITY = "fs-verity"
+    MEMFD = "memfd"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFiles:
+    """A model directory as it was when it was checked.
+
+    Attributes:
+        fingerprint: `stat_fingerprint` from before the first byte was read.
+        protection: what keeps it so.
+    """
+
+    fingerprint: str
+    protection: Protection
 
 
 def _difference(listed: TensorDigest | None, found: TensorDigest) -> str:
@@ -87,13 +116,19 @@ def _check_free(root: Path, manifest: Manifest, files: Sequence[ModelFile]) -> N
 
 def check_model_directory(
     root: Path, manifest: Manifest, progress: Callable[[float], None]
-) -> None:
+) -> Protection:
     """Return when the directory is the manifest's. Blocks while it reads every byte.
+
+    A file whose fs-verity digest, measured by the kernel, is the one that the manifest
+    lists is not read: it can't have other bytes.
 
     Args:
         root: the model directory.
         manifest: what it must be.
         progress: gets the share done, 0 to 1, from worker threads.
+
+    Returns:
+        What keeps the files as they were found.
 
     Raises:
         ManifestMismatchError: files or tensors differ; names file and tensor.
@@ -101,7 +136,10 @@ def check_model_directory(
         ConfigurationError, EvidenceUnavailableError: the directory can't be read.
     """
     files = scan_model(root)
-    total = max(1, sum(file.size for file in files))
+    measured = {file.name: measure_path(file.path) for file in files}
+    known = _known(manifest, measured)
+    unread = [file for file in files if file.name not in known]
+    total = max(1, sum(file.size for file in unread))
     done = 0
 
     def advance(count: int) -> None:
@@ -110,8 +148,19 @@ def check_model_directory(
         progress(min(1.0, done / total))
 
     try:
-        check_files(manifest, hash_files(files, progress=advance))
+        check_files(manifest, known | hash_files(unread, progress=advance))
         if manifest.free_sharding:
             _check_free(root, manifest, files)
     except ManifestMismatchError as error:
         raise _with_tensors(error, manifest, files) from error
+    return Protection.STAT if None in measured.values() else Protection.FS_VERITY
+
+
+def _known(manifest: Manifest, measured: Mapping[str, str | None]) -> dict[str, str]:
+    """The listed digest of each file that the kernel knows to be the listed one."""
+    listed = listed_verity(manifest.predicate)
+    return {
+        name: manifest.subjects[name]
+        for name, found in measured.items()
+        if found is not None and found == listed.get(name) and name in manifest.subjects
+    }

@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from attest.cli._progress import hashing_progress
-from attest.errors import FormatError, ManifestMismatchError
+from attest.errors import (
+    EvidenceUnavailableError,
+    FormatError,
+    ManifestMismatchError,
+)
 from attest.hashing import hash_files, hash_tensors, ignored_files, scan_model
 from attest.manifest import Manifest, check_files, check_tensors
+from attest.verity import verity_digest
 from attest.weights import TensorDigest, tensor_root
 
-__all__ = ["DirectoryArgument", "ModelDigests", "check_model", "digest_model"]
+__all__ = [
+    "DirectoryArgument",
+    "ModelDigests",
+    "check_model",
+    "digest_model",
+    "digest_verity",
+]
 
 DirectoryArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The model directory.", show_default=False)
@@ -62,6 +73,25 @@ def _digest_model(context: typer.Context, directory: Path) -> ModelDigests:
         tensors = hash_tensors(files, progress=progress)
         digests = hash_files(files, progress=progress)
     return ModelDigests(digests, tensors, ignored_files(directory))
+
+
+def digest_verity(directory: Path) -> dict[str, str]:
+    """File name to fs-verity digest; another read of every byte.
+
+    Raises:
+        ConfigurationError, FormatError: as `scan_model`.
+        EvidenceUnavailableError: as `scan_model`, or a file can't be read.
+    """
+    found = {}
+    for file in scan_model(directory):
+        try:
+            with file.path.open("rb") as handle:
+                found[file.name] = verity_digest(handle)
+        except OSError as error:
+            raise EvidenceUnavailableError(
+                f"{file.name}: cannot be read: {error.strerror}"
+            ) from error
+    return found
 
 
 def check_model(manifest: Manifest, model: ModelDigests) -> None:

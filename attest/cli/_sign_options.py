@@ -80,6 +80,14 @@ FreeSharding = Annotated[
         "--free-sharding", help="The tensors may lie in other safetensors files."
     ),
 ]
+FsVerity = Annotated[
+    bool,
+    typer.Option(
+        "--fs-verity",
+        help="List fs-verity digests too: where the files' system has fs-verity, "
+        "gateways then start without reading them.",
+    ),
+]
 Dtypes = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from attest.cli._model import (
     ModelDigests,
     check_model,
     digest_model,
+    digest_verity,
 )
 from attest.cli._read import (
     AtOption,
@@ -79,6 +80,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
     delegate: options.Delegates = None,
     valid_days: options.ValidDays = 365,
     free_sharding: options.FreeSharding = False,
+    fs_verity: options.FsVerity = False,
     dtype: options.Dtypes = None,
     engine: options.Engines = None,
     system_prompt: options.SystemPrompts = None,
@@ -116,6 +118,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
         system_prompts=prompts,
         delegates=delegates,
         free_sharding=free_sharding,
+        fs_verity=digest_verity(directory) if fs_verity else {},
         logs=logs,
         witnesses=witnesses,
         status=status,

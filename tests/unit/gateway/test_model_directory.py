@@ -5,7 +5,9 @@ from fakes.model import sign_directory, write_safetensors
 from fakes.world import NOW
 
 from attest.errors import ManifestMismatchError
-from gateway.weights import check_model_directory
+from attest.hashing import hash_files
+from attest.verity import verity_digest
+from gateway.weights import Protection, check_model_directory
 
 
 @pytest.fixture
@@ -34,6 +36,92 @@ def test_honest_directory_with_progress(model):
     shares = check(model)
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
+
+
+# Files that the kernel keeps: fs-verity is played, since few kernels have it.
+
+
+@pytest.fixture
+def verity(monkeypatch):
+    """Gives these names fs-verity, with the digest of what they hold."""
+
+    def enable(*names):
+        def measure(path):
+            if path.name not in names:
+                return None
+            with path.open("rb") as file:
+                return verity_digest(file)
+
+        monkeypatch.setattr("gateway.weights.measure_path", measure)
+
+    return enable
+
+
+def signed_with_verity(tmp_path, **changes):
+    model = sign_directory(tmp_path / "plain", now=NOW)
+    listed = {}
+    for path in model.root.iterdir():
+        if path.name != "training-manifest.json":
+            with path.open("rb") as file:
+                listed[path.name] = verity_digest(file)
+    return sign_directory(tmp_path / "model", now=NOW, fs_verity=listed | changes)
+
+
+ALL = ("config.json", "chat_template.jinja", "model.safetensors")
+
+
+def read_files(model, monkeypatch):
+    names = []
+
+    def hashing(files, **options):
+        names.extend(file.name for file in files)
+        return hash_files(files, **options)
+
+    monkeypatch.setattr("gateway.weights.hash_files", hashing)
+    found = check_model_directory(model.root, model.manifest, lambda _: None)
+    return found, names
+
+
+def test_files_that_the_kernel_knows_are_not_read(tmp_path, verity, monkeypatch):
+    model = signed_with_verity(tmp_path)
+    verity(*ALL)
+    assert read_files(model, monkeypatch) == (Protection.FS_VERITY, [])
+
+
+def test_one_file_without_it_is_read_and_nothing_is_claimed(
+    tmp_path, verity, monkeypatch
+):
+    model = signed_with_verity(tmp_path)
+    verity(*ALL[1:])
+    assert read_files(model, monkeypatch) == (Protection.STAT, ["config.json"])
+
+
+def test_unlisted_digest_is_read_but_still_kept_by_the_kernel(
+    model, verity, monkeypatch
+):
+    verity(*ALL)
+    found, names = read_files(model, monkeypatch)
+    assert found is Protection.FS_VERITY
+    assert set(names) == set(ALL)
+
+
+def test_kernel_knows_it_as_another_file(tmp_path, verity):
+    model = signed_with_verity(tmp_path)
+    verity(*ALL)
+    (model.root / "config.json").write_text("{}")
+    refused(model, "changed: config.json")
+
+
+def test_added_file_with_fs_verity(tmp_path, verity):
+    model = signed_with_verity(tmp_path)
+    (model.root / "modeling.py").write_text("")
+    verity(*ALL, "modeling.py")
+    refused(model, "modeling.py")
+
+
+def test_without_fs_verity_nothing_is_claimed(model):
+    found = check_model_directory(model.root, model.manifest, lambda _: None)
+    assert found is Protection.STAT
 
 
 def test_flipped_bit_names_file_and_tensor(model):

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from attest.digests import digest
 from attest.keys import PublicKey
 from attest.manifest import open_manifest
+from attest.verity import listed_verity, verity_digest
 
 MANIFEST = "training-manifest.json"
 TRAINING = {
@@ -95,6 +96,16 @@ def test_sign_allows_what_the_options_say(sign, model, keys, tmp_path):
     assert manifest.not_after - manifest.not_before == 7 * 24 * 3600
     [delegation] = manifest.delegations
     assert delegation.key == public(keys, "issuer")
+
+
+def test_sign_lists_fs_verity_digests_when_asked(sign, model, keys):
+    result = sign("--name", "m", "--version", "1", "--fs-verity")
+    assert result.exit_code == 0, result.stderr
+    manifest = opened(model / MANIFEST, keys)
+    listed = listed_verity(manifest.predicate)
+    assert listed.keys() == manifest.subjects.keys()
+    with (model / "config.json").open("rb") as file:
+        assert listed["config.json"] == verity_digest(file)
 
 
 def test_sign_serves_in_the_stored_dtype_by_default(signed, keys):
