@@ -60,6 +60,7 @@ class ExternalEngine:
     def __init__(self, spec: ExternalSpec) -> None:
         self._spec = spec
         self._client = EngineClient(spec.address)
+        self._problem = "no answer"
         self._held: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @property
@@ -82,8 +83,9 @@ class ExternalEngine:
         except TimeoutError as error:
             raise EngineStartError(
                 f"engine: nothing serves at {self.address} after "
-                f"{self._spec.start_timeout_seconds:.0f} seconds",
-                hint="start it there, or raise engine.start_timeout_seconds",
+                f"{self._spec.start_timeout_seconds:.0f} seconds: {self._problem}",
+                hint="start it there, or raise engine.start_timeout_seconds; who is to "
+                "connect to a socket needs the right to write to it",
             ) from error
 
     async def _until_ready(self) -> None:
@@ -93,12 +95,15 @@ class ExternalEngine:
                 refusal := read_refusal(reference.with_name("refusal.json"))
             ):
                 raise refusal
-            with contextlib.suppress(httpx.TransportError, OSError):
+            try:
                 # Held before the first question: a restart in between is noticed too.
                 self._held = await self._hold()
                 status, _ = await self._client.call("GET", "/health")
                 if status not in _NOT_YET:
                     return
+                self._problem = f"HTTP status {status}"
+            except (httpx.TransportError, OSError) as error:
+                self._problem = getattr(error, "strerror", None) or str(error)
             await self.stop()
             await asyncio.sleep(_POLL_SECONDS)
 

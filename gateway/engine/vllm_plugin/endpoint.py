@@ -56,7 +56,7 @@ class EvidencePlugin:
         self,
         engine_client: Any,
         state: Any,
-        args: Namespace,  # noqa: ARG002 - vLLM's
+        args: Namespace,
     ) -> None:
         """Remember the engine; called once by vLLM, before it listens.
 
@@ -85,6 +85,8 @@ class EvidencePlugin:
                 place = Path(str(paths["reference"])).with_name("refusal.json")
                 record_refusal(error, place)
             raise error
+        if args.uds and "reference_sha256" not in paths:
+            _share_socket(Path(args.uds))
         if "report" in paths:
             report = await self._report("")
             _write_whole(Path(str(paths["report"])), json.dumps(report).encode())
@@ -130,6 +132,15 @@ def _started() -> int:
     """When this process began, in clock ticks since the machine did, proc(5)."""
     data = Path("/proc/self/stat").read_bytes()
     return int(data.rpartition(b")")[2].split()[19])
+
+
+def _share_socket(path: Path) -> None:
+    """Let the socket's group connect: the gateway is another user than this process.
+
+    Connecting takes the right to write. A gateway that starts the engine is the same
+    user, and gives the digest of its reference; there the group stays out.
+    """
+    path.chmod(path.stat().st_mode | 0o060)
 
 
 def _write_whole(path: Path, data: bytes) -> None:

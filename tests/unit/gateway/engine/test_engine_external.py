@@ -136,7 +136,13 @@ async def test_dtype_may_be_any_that_the_manifest_allows(start, engine):
 
 
 async def test_nobody_serves(start):
-    with pytest.raises(EngineStartError, match="nothing serves at unix:"):
+    with pytest.raises(EngineStartError, match=r"nothing serves at unix:.*No such"):
+        await start(engine={"start_timeout_seconds": 0.3})
+
+
+async def test_engine_that_never_gets_ready_says_how_it_answers(start, engine):
+    engine.health = 503
+    with pytest.raises(EngineStartError, match="HTTP status 503"):
         await start(engine={"start_timeout_seconds": 0.3})
 
 
