@@ -17,9 +17,10 @@ from attest.errors import FormatError
 from gateway.engine.address import Address
 from gateway.engine.client import MAX_EVIDENCE_BYTES, EngineClient, tls_context
 from gateway.engine.managed import read_refusal
-from gateway.engine.peer import Peer
+from gateway.engine.peer import Peer, bound_sockets
 from gateway.errors import EngineDiedError, EngineStartError
 from gateway.http import httpx
+from gateway.logs import log
 
 __all__ = ["ExternalEngine", "ExternalSpec"]
 
@@ -104,8 +105,22 @@ class ExternalEngine:
                 self._problem = f"HTTP status {status}"
             except (httpx.TransportError, OSError) as error:
                 self._problem = getattr(error, "strerror", None) or str(error)
+                if isinstance(error, ConnectionRefusedError):
+                    self._remove_stale_socket()
             await self.stop()
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _remove_stale_socket(self) -> None:
+        # vLLM refuses to start where a killed engine left its socket, which in a pod
+        # outlives the container. It binds long before it listens, so that a refused
+        # connection is no sign; that no process has it bound is. The path may be
+        # another in the engine's mounts, but hardly its last part.
+        path = self.address.socket
+        if path is None or path.name in bound_sockets():
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            log.warning("stale_socket_removed", path=str(path))
 
     async def _hold(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.address.socket is not None:

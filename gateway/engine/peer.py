@@ -4,13 +4,21 @@ The kernel notes who called `listen`, unix(7); nobody can forge that. A process 
 pid and its start time, since pids are used again.
 """
 
+import os
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Peer", "inner_pid", "is_descendant", "peer_of", "start_time"]
+__all__ = [
+    "Peer",
+    "bound_sockets",
+    "inner_pid",
+    "is_descendant",
+    "peer_of",
+    "start_time",
+]
 
 _CREDENTIALS = struct.Struct("iII")  # ucred in unix(7): pid, uid, gid
 
@@ -60,6 +68,14 @@ def peer_of(connection: _Socket) -> Peer:
     )
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return Peer(pid, uid, start_time(pid) if pid else 0)
+
+
+def bound_sockets() -> set[str]:
+    """The last part of the path of every Unix socket in this network namespace."""
+    # Columns of proc(5), of which the path comes last and only where there is one.
+    rows = Path("/proc/net/unix").read_bytes().splitlines()[1:]
+    paths = (row.split(None, 7)[7:] for row in rows)
+    return {os.fsdecode(path[0].rpartition(b"/")[2]) for path in paths if path}
 
 
 def inner_pid(pid: int) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 
 import pytest
 from fakes.model import sign_directory
@@ -138,6 +139,23 @@ async def test_dtype_may_be_any_that_the_manifest_allows(start, engine):
 async def test_nobody_serves(start):
     with pytest.raises(EngineStartError, match=r"nothing serves at unix:.*No such"):
         await start(engine={"start_timeout_seconds": 0.3})
+
+
+async def test_socket_that_a_killed_engine_left_is_removed(start, tmp_path):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "e.sock"))
+    with pytest.raises(EngineStartError):
+        await start(engine={"start_timeout_seconds": 0.5})
+    assert not (tmp_path / "e.sock").exists()
+
+
+async def test_socket_of_an_engine_that_still_loads_is_left_alone(start, tmp_path):
+    """Bound, and not listened on: a connection is refused all the same."""
+    with socket.socket(socket.AF_UNIX) as loading:
+        loading.bind(str(tmp_path / "e.sock"))
+        with pytest.raises(EngineStartError):
+            await start(engine={"start_timeout_seconds": 0.5})
+        assert (tmp_path / "e.sock").exists()
 
 
 async def test_engine_that_never_gets_ready_says_how_it_answers(start, engine):
