@@ -214,7 +214,8 @@ BOOT: Schema = (
         _members({**_WEIGHTS, "count": _integer}),
         "the weights that were loaded and how that was measured; `protection` says "
         "what kept the checked files from changing: fs-verity or memfd (the kernel), "
-        "or stat (they were only looked at again)",
+        "memfd-small (the same, but for the weights' own files) or stat (they were "
+        "only looked at again)",
         "that the engine's memory was not changed afterwards",
     ),
     Claim(

@@ -49,6 +49,12 @@ class EngineSettings(BaseModel):
     start_timeout_seconds: float = Field(
         600, gt=0, description="how long the engine may take to load"
     )
+    seal: Literal["none", "small", "all"] = Field(
+        "none",
+        description="give the engine sealed copies in memory instead of the files: "
+        "small copies all but the safetensors files, which the loader hashes anyway; "
+        "all takes memory of the model's size for as long as the engine runs",
+    )
     restarts: int = Field(
         3,
         ge=0,
@@ -249,6 +255,8 @@ class Settings(BaseSettings):
             "engine.max_model_len: the engine at upstream has its own": not (
                 external and self.engine.max_model_len
             ),
+            "engine.seal: the engine at upstream reads its own files": not external
+            or self.engine.seal == "none",
             "reference_file: for an engine at upstream only": external
             or not self.reference_file,
             "load_report: needs reference_file, which says what was to be loaded": (

@@ -32,12 +32,13 @@ from gateway.engine.address import Address
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
 from gateway.engine.reference import reference_bytes, share_reference
+from gateway.engine.sealed import SealedModel, seal_model
 from gateway.errors import StartupRefusedError
 from gateway.examine import Examination, Examined, Finding
 from gateway.recall import read_status_lists
 from gateway.serving import check_arguments
 from gateway.settings import Settings
-from gateway.weights import CheckedFiles, check_model_directory
+from gateway.weights import CheckedFiles, Protection, check_model_directory
 
 __all__ = ["Engine", "Started", "Startup", "read_authorities"]
 
@@ -151,7 +152,8 @@ class Startup:
         manifest = self._open_manifest()
         self._check_dtype(manifest)
         files = await self._check_files(manifest)
-        engine, reference_sha256 = self._engine(manifest, run_dir)
+        files, sealed = await self._seal(manifest, run_dir, files)
+        engine, reference_sha256 = self._engine(manifest, run_dir, sealed)
         self.checked()
         try:
             await engine.start(self.report)
@@ -202,6 +204,30 @@ class Startup:
         )
         return CheckedFiles(before, protection)
 
+    async def _seal(
+        self, manifest: Manifest, run_dir: Path, files: CheckedFiles | None
+    ) -> tuple[CheckedFiles | None, SealedModel | None]:
+        """The model in sealed copies, where the settings want them."""
+        model, seal = self.settings.model, self.settings.engine.seal
+        if seal == "none" or model is None or files is None:
+            return files, None
+        if manifest.free_sharding:
+            raise ConfigurationError(
+                "engine.seal: the manifest leaves open how the weights are sharded, so "
+                "that no file has a digest to compare its copy with",
+                hint="set engine.seal to none; the loader hashes every tensor anyway",
+            )
+        self.report("copying the model into sealed memory")
+        sealed = await asyncio.to_thread(
+            seal_model,
+            scan_model(model),
+            manifest.subjects,
+            run_dir / "model",
+            shards=seal == "all",
+        )
+        kept = Protection.MEMFD if seal == "all" else Protection.MEMFD_SMALL
+        return CheckedFiles(files.fingerprint, kept), sealed
+
     def _check_untouched(self, before: CheckedFiles | None) -> None:
         # The loader covers the weights; tokenizer, template and configuration were
         # read by the engine between our hashing and now.
@@ -232,11 +258,13 @@ class Startup:
     def _served_model_name(self, manifest: Manifest) -> str:
         return self.settings.served_model_name or manifest.model_name
 
-    def _engine(self, manifest: Manifest, run_dir: Path) -> tuple[Engine, str | None]:
+    def _engine(
+        self, manifest: Manifest, run_dir: Path, sealed: SealedModel | None
+    ) -> tuple[Engine, str | None]:
         """The engine, and the digest of the reference that was shared with it."""
         settings = self.settings
         if not settings.upstream:
-            return self.make_engine(self._spec(manifest, run_dir)), None
+            return self.make_engine(self._spec(manifest, run_dir, sealed)), None
         shared = settings.reference_file
         sha256 = None if shared is None else share_reference(shared, manifest)
         spec = ExternalSpec(
@@ -247,12 +275,15 @@ class Startup:
         )
         return self.make_external(spec), sha256
 
-    def _spec(self, manifest: Manifest, run_dir: Path) -> EngineSpec:
+    def _spec(
+        self, manifest: Manifest, run_dir: Path, sealed: SealedModel | None
+    ) -> EngineSpec:
         settings = self.settings
         assert settings.model is not None  # noqa: S101 - without upstream there is one
         return EngineSpec(
             python=settings.engine.python,
-            model_dir=settings.model,
+            model_dir=settings.model if sealed is None else sealed.folder,
+            sealed=sealed,
             served_model_name=self._served_model_name(manifest),
             run_dir=run_dir,
             reference=reference_bytes(manifest),

@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from gateway.startup import Started, Startup
 from gateway.state import AppState
 from gateway.watch import Changed, Watch
+from gateway.weights import Protection
 
 __all__ = ["BootStore", "Supervisor"]
 
@@ -142,13 +143,15 @@ class Supervisor:
         await asyncio.Event().wait()
 
     def _watch(self, started: Started, attester: Attester) -> Watch:
-        settings = self.settings
+        settings, files = self.settings, started.files
+        # What lies on the disk is nothing to an engine with sealed copies of it all.
+        on_disk = files is not None and files.protection is not Protection.MEMFD
         return Watch(
             examination=started.examination,
             finding=started.finding,
             baseline=started.baseline,
-            model=settings.model,
-            files=None if started.files is None else started.files.fingerprint,
+            model=settings.model if on_disk else None,
+            files=None if files is None else files.fingerprint,
             recheck_seconds=settings.recheck_seconds,
             canary_seconds=settings.canary_seconds,
             live_weights_seconds=settings.live_weights_seconds,

@@ -27,11 +27,13 @@ class Protection(StrEnum):
     STAT: nothing; their times, sizes and inodes are looked at again.
     FS_VERITY: the kernel, which refuses every change of any of them.
     MEMFD: the kernel, since the engine got sealed copies in memory.
+    MEMFD_SMALL: the same, but for the safetensors files, which are as with STAT.
     """
 
     STAT = "stat"
     FS_VERITY = "fs-verity"
     MEMFD = "memfd"
+    MEMFD_SMALL = "memfd-small"
 
 
 @dataclass(frozen=True, slots=True)

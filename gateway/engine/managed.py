@@ -306,6 +306,8 @@ class ManagedEngine:
         await self._end_pump()
         if self._log is not None:
             self._log.close()
+        if self._spec.sealed is not None:
+            self._spec.sealed.close()
         self.socket.unlink(missing_ok=True)
 
     async def _end(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attest.errors import ConfigurationError
+from gateway.engine.sealed import SealedModel
 
 __all__ = ["EngineSpec", "child_environment", "command_line", "reference_path"]
 
@@ -53,6 +54,7 @@ class EngineSpec:
         extra_args: further vLLM flags. They stand before the fixed ones, which win;
             what they may be is the caller's policy.
         start_timeout_seconds: from the start to the first evidence.
+        sealed: what keeps the copies in `model_dir` alive; closed when it is stopped.
     """
 
     python: str
@@ -64,6 +66,7 @@ class EngineSpec:
     max_model_len: int | None = None
     extra_args: tuple[str, ...] = ()
     start_timeout_seconds: float = 600
+    sealed: SealedModel | None = None
 
     @property
     def socket(self) -> Path:

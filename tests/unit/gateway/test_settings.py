@@ -71,6 +71,7 @@ def test_missing_settings_are_named():
         ({"upstream": "http://e", "load_report": "r"}, "load_report: needs reference"),
         ({"upstream": "http://e", "engine": {"extra_args": ["--seed=1"]}}, "extra_arg"),
         ({"upstream": "http://e", "engine": {"max_model_len": 1}}, "max_model_len"),
+        ({"upstream": "http://e", "engine": {"seal": "all"}}, "engine.seal"),
         ({"upstream": "engine:8000"}, "upstream: "),
     ],
 )

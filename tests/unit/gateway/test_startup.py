@@ -218,6 +218,34 @@ async def test_boot_record_says_who_started_the_engine(start):
     assert claims["engine"]["mode"] == "managed"
 
 
+@pytest.mark.parametrize(
+    ("seal", "protection"), [("all", "memfd"), ("small", "memfd-small")]
+)
+async def test_sealed_copies_are_what_the_engine_gets(start, model, seal, protection):
+    boot = (await start.make(engine={"seal": seal})).boot
+    spec = start.engine.spec
+    assert spec.model_dir == spec.sealed.folder != model.root
+    claims = tokens.parse(boot.record, typ="eat+jwt").claims
+    assert claims["weights"]["protection"] == protection
+    spec.sealed.close()
+
+
+async def test_free_sharding_can_not_be_sealed(tmp_path, start):
+    other = sign_directory(tmp_path / "free", now=NOW, free_sharding=True)
+    authority = tmp_path / "free.pem"
+    authority.write_bytes(other.authority.public.pem)
+    with pytest.raises(ConfigurationError, match="sharded"):
+        await start.make(
+            model=other.root, authority=[authority], engine={"seal": "all"}
+        )
+
+
+async def test_files_on_the_disk_are_watched_by_their_times(start):
+    boot = (await start.make()).boot
+    claims = tokens.parse(boot.record, typ="eat+jwt").claims
+    assert claims["weights"]["protection"] == "stat"
+
+
 async def test_engine_that_does_not_start_is_stopped(start):
     with pytest.raises(EngineStartError):
         await start.make(change=EngineStartError("engine: no"))
