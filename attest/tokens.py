@@ -98,13 +98,13 @@ def parse(compact: str, *, typ: str) -> Token:
         raise FormatError(f"token: typ is not {typ}")
     if not isinstance(alg, str):
         raise FormatError("token: alg must be a string")
-    if not isinstance(kid, str) or not _THUMBPRINT.match(kid):
-        raise FormatError("token: kid must be an RFC 7638 thumbprint")
     if alg not in set(Algorithm):
         raise AlgorithmError(
             f"token: alg must be one of {', '.join(Algorithm)}",
             hint="a token with another algorithm was not made by a gateway",
         )
+    if not isinstance(kid, str) or not _THUMBPRINT.match(kid):
+        raise FormatError("token: kid must be an RFC 7638 thumbprint")
     claims = read_object(parts[1], max_bytes=MAX_TOKEN, max_depth=16)
     return Token(compact, alg, kid, claims)
 
