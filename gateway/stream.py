@@ -136,8 +136,16 @@ class StreamRelay:
 
 
 def _without_our_lines(raw: bytes) -> bytes:
-    lines = raw.splitlines(keepends=True)
-    return b"".join([line for line in lines if not _is_ours(line)])
+    kept = bytearray()
+    for line in raw.splitlines(keepends=True):
+        if _is_ours(line):
+            continue
+        if kept.endswith(b"\r") and line.startswith(b"\n"):
+            # Ours stood between the two; together they would be one end of line, and
+            # the event would have no end.
+            kept += b"\n"
+        kept += line
+    return bytes(kept)
 
 
 def _is_ours(line: bytes) -> bool:

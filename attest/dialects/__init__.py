@@ -11,8 +11,9 @@ from typing import Any
 
 from attest.canonical import read_object
 from attest.dialects import audio, messages, openai, plain, responses
-from attest.dialects._answer import MAX_CHOICES, Answer, Budget, Usage
+from attest.dialects._answer import MAX_CHOICES, Answer
 from attest.dialects._request import SEPARATOR, Prompt
+from attest.dialects._values import Budget, Usage
 from attest.errors import FormatError
 from attest.sse import MAX_EVENT, Event
 

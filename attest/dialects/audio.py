@@ -8,8 +8,9 @@ only `[DONE]` does.
 from collections.abc import Mapping
 from typing import Any
 
-from attest.dialects._answer import (
-    Answer,
+from attest.dialects._answer import Answer
+from attest.dialects._request import Prompt
+from attest.dialects._values import (
     Budget,
     finish_reason,
     items,
@@ -17,7 +18,6 @@ from attest.dialects._answer import (
     object_of,
     text_of,
 )
-from attest.dialects._request import Prompt
 from attest.errors import FormatError
 
 __all__ = ["AudioAnswer", "audio_prompt"]

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from attest.canonical import canonical, read_object
-from attest.dialects._answer import (
+from attest.dialects._answer import Message, SingleAnswer, ToolCall
+from attest.dialects._request import Prompt, message_text, objects
+from attest.dialects._values import (
     Budget,
-    Message,
-    SingleAnswer,
-    ToolCall,
     finish_reason,
     items,
     joined,
@@ -25,7 +24,6 @@ from attest.dialects._answer import (
     position,
     text_of,
 )
-from attest.dialects._request import Prompt, message_text, objects
 from attest.errors import FormatError
 
 __all__ = ["MessagesAnswer", "messages_prompt"]

@@ -8,21 +8,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from attest.dialects._answer import (
-    MAX_CHOICES,
+from attest.dialects._answer import MAX_CHOICES, Answer, Choice, Message, ToolCall
+from attest.dialects._request import Prompt, integer, message_text, objects
+from attest.dialects._values import (
     MAX_PARTS,
-    Answer,
     Budget,
-    Choice,
-    Message,
-    ToolCall,
     finish_reason,
     joined,
     object_of,
     once,
     text_of,
 )
-from attest.dialects._request import Prompt, integer, message_text, objects
 from attest.errors import FormatError
 
 __all__ = ["ChatAnswer", "CompletionAnswer", "chat_prompt", "completion_prompt"]

@@ -8,8 +8,9 @@ object with the list that its dialect has.
 from collections.abc import Mapping
 from typing import Any
 
-from attest.dialects._answer import Answer, Budget
+from attest.dialects._answer import Answer
 from attest.dialects._request import Prompt, message_text, objects
+from attest.dialects._values import Budget
 from attest.errors import FormatError
 
 __all__ = ["PlainAnswer", "plain_prompt"]

@@ -12,11 +12,10 @@ say the same, else the answer is malformed: people read the parts, programs the 
 from collections.abc import Mapping
 from typing import Any
 
-from attest.dialects._answer import (
+from attest.dialects._answer import Message, SingleAnswer, ToolCall
+from attest.dialects._request import Prompt, message_text, objects, text
+from attest.dialects._values import (
     Budget,
-    Message,
-    SingleAnswer,
-    ToolCall,
     finish_reason,
     items,
     object_of,
@@ -24,7 +23,6 @@ from attest.dialects._answer import (
     position,
     text_of,
 )
-from attest.dialects._request import Prompt, message_text, objects, text
 from attest.errors import FormatError
 from attest.sse import MAX_EVENT
 

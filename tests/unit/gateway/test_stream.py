@@ -197,6 +197,11 @@ def test_comment_of_ours_within_an_event_is_cut_out():
     assert relayed.sent == b"id: 1\ndata: {}\n: ping\n\n"
 
 
+def test_line_ends_around_a_comment_of_ours_stay_two():
+    relayed = Relayed(b"data: a\r: attestation a.b.c\n\n")
+    assert relayed.sent == b"data: a\r\n\n"
+
+
 def test_event_beyond_bounds():
     relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
     with pytest.raises(FormatError):
