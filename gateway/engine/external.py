@@ -105,7 +105,7 @@ class ExternalEngine:
                 self._problem = f"HTTP status {status}"
             except (httpx.TransportError, OSError) as error:
                 self._problem = getattr(error, "strerror", None) or str(error)
-                if isinstance(error, ConnectionRefusedError):
+                if isinstance(error, (ConnectionRefusedError, PermissionError)):
                     self._remove_stale_socket()
             await self.stop()
             await asyncio.sleep(_POLL_SECONDS)
