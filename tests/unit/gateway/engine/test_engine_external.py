@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import secrets
 import socket
 
 import pytest
@@ -141,21 +142,30 @@ async def test_nobody_serves(start):
         await start(engine={"start_timeout_seconds": 0.3})
 
 
-async def test_socket_that_a_killed_engine_left_is_removed(start, tmp_path):
+@pytest.fixture
+def unshared(tmp_path):
+    """A path for a socket whose last part is no other process's on this machine."""
+    return tmp_path / f"{secrets.token_hex(8)}.sock"
+
+
+SOON = {"start_timeout_seconds": 0.5}
+
+
+async def test_socket_that_a_killed_engine_left_is_removed(start, unshared):
     with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(tmp_path / "e.sock"))
+        left.bind(str(unshared))
     with pytest.raises(EngineStartError):
-        await start(engine={"start_timeout_seconds": 0.5})
-    assert not (tmp_path / "e.sock").exists()
+        await start(upstream=f"unix:{unshared}", engine=SOON)
+    assert not unshared.exists()
 
 
-async def test_socket_of_an_engine_that_still_loads_is_left_alone(start, tmp_path):
+async def test_socket_of_an_engine_that_still_loads_is_left_alone(start, unshared):
     """Bound, and not listened on: a connection is refused all the same."""
     with socket.socket(socket.AF_UNIX) as loading:
-        loading.bind(str(tmp_path / "e.sock"))
+        loading.bind(str(unshared))
         with pytest.raises(EngineStartError):
-            await start(engine={"start_timeout_seconds": 0.5})
-        assert (tmp_path / "e.sock").exists()
+            await start(upstream=f"unix:{unshared}", engine=SOON)
+        assert unshared.exists()
 
 
 async def test_engine_that_never_gets_ready_says_how_it_answers(start, engine):
