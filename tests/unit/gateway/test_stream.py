@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,10 @@ def test_chunks_do_not_change_what_is_relayed(stream, positions):
     one, other = Relayed(stream), Relayed(*cut(stream, positions))
     # A dropped event may take the LF of the line before it along; see EventSplitter.
     bodies = [
-        r.body(None).replace(b"\r\n", b"\n").replace(b"\r", b"\n") for r in (one, other)
+        re.sub(rb"\n{2,}", b"\n\n", re.sub(rb"\r\n|\r", b"\n", relayed.body(None)))
+        for relayed in (one, other)
     ]
-    assert bodies[0].replace(b"\n\n\n", b"\n\n") == bodies[1].replace(
-        b"\n\n\n", b"\n\n"
-    )
+    assert bodies[0].lstrip(b"\n") == bodies[1].lstrip(b"\n")
 
 
 def test_recorded_stream():
