@@ -155,10 +155,10 @@ def _is_ours(line: bytes) -> bool:
 
 def _without_ours(event: Event) -> Event | None:
     """The event without comments under our name; None where nothing is left."""
-    if event.name is None and not event.comments:
-        return event
     if event.name is not None and event.name.strip().lower() == _OURS:
         return None
+    if not event.comments:
+        return event
     raw = _without_our_lines(event.raw)
     if raw == event.raw:
         return event
