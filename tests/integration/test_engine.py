@@ -12,8 +12,10 @@ from fakes.processes import group
 from fakes.tiny_model import make_tiny_llama
 from safetensors import safe_open
 
+from attest.hashing import hash_files, scan_model
 from gateway.engine.client import EngineClient
 from gateway.engine.managed import EngineSpec, ManagedEngine
+from gateway.engine.sealed import seal_model
 from gateway.engine.vllm_plugin.tree import Tensor, tensor_root
 from gateway.errors import StartupRefusedError
 from gateway.http import httpx
@@ -110,16 +112,27 @@ async def test_two_boots(make, model, tmp_path):
     assert states[0] == states[1]
 
 
-async def test_live_weights(make, model):
-    """In bfloat16 the parameter is what serves: soundly hashed, twice the same."""
-    engine = make(model, dtype="bfloat16")
+async def test_sealed_copies_and_live_weights(make, model, tmp_path):
+    """All that the engine reads are sealed copies: the model on the disk is gone.
+
+    In bfloat16 the parameter is what serves: soundly hashed, twice the same.
+    """
+    gone = shutil.copytree(model, tmp_path / "gone")
+    files = scan_model(gone)
+    folder = tmp_path / "sealed"
+    sealed = seal_model(files, hash_files(files), folder, shards=True)
+    shutil.rmtree(gone)
+    engine = make(folder, dtype="bfloat16", reference=reference(model), sealed=sealed)
     await engine.start()
+    state = (await engine.evidence(NONCE))["serving_state"]
+    assert (state["model"], state["tokenizer"]) == ("<model>", "<model>")
     client = EngineClient(engine.address)
     found = await live_digest(client)
     assert found is not None
     await ask(engine, messages=MESSAGES)
     assert await live_digest(client) == found
     await engine.stop()
+    assert not (folder / "config.json").exists()
 
 
 async def test_flipped_bit(make, model, tmp_path):
