@@ -195,7 +195,7 @@ def _check_code(evidence: Mapping[str, Any]) -> None:
     _refuse_unless(len(ours) == 1, "packages that provide attested", "one", ours)
     paths = {route.partition(" ")[2] for route in evidence["routes"]}
     exposed = sorted(paths.intersection(FORBIDDEN_ROUTES))
-    _refuse_unless(not exposed, "routes that by-pass the weights", "none", exposed)
+    _refuse_unless(not exposed, "routes that bypass the weights", "none", exposed)
 
 
 def check_evidence(

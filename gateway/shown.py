@@ -32,7 +32,7 @@ class Shown:
         adapters: those of them that stand on another model.
         owner: who owns them, in the engine's words: `vllm` there.
         version: of the engine; `unknown` where it does not say.
-        exposed: routes that by-pass the weights and are there.
+        exposed: routes that bypass the weights and are there.
     """
 
     models: tuple[str, ...]
@@ -93,7 +93,7 @@ def check_shown(manifest: Manifest, shown: Shown, *, served_model_name: str) -> 
     """Return when nothing that is shown goes against the manifest.
 
     The rules without the plug-in: the name that clients ask for is served; no adapter
-    is; the engine is one that the manifest allows; no route by-passes the weights.
+    is; the engine is one that the manifest allows; no route bypasses the weights.
     NOT checked, since it can't be seen: everything else, the weights included.
 
     Raises:
@@ -104,7 +104,7 @@ def check_shown(manifest: Manifest, shown: Shown, *, served_model_name: str) -> 
         ("model", served_model_name in shown.models, served_model_name, shown.models),
         ("adapters", not shown.adapters, "none", shown.adapters),
         ("kind", shown.owner in engines, engines, shown.owner),
-        ("routes that by-pass the weights", not shown.exposed, "none", shown.exposed),
+        ("routes that bypass the weights", not shown.exposed, "none", shown.exposed),
     )
     for what, holds, expected, found in rules:
         if not holds:

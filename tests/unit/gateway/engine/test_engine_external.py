@@ -119,7 +119,7 @@ async def test_other_weights_in_the_folder(start, engine, model):
         (lambda e: e.models[0].update(id="other"), "model: expected toy"),
         (lambda e: e.models.append({"id": "a", "parent": "toy"}), "adapters"),
         (lambda e: e.models[0].update(owned_by="ollama"), "kind"),
-        (lambda e: e.exposed.add("/collective_rpc"), "by-pass the weights"),
+        (lambda e: e.exposed.add("/collective_rpc"), "bypass the weights"),
     ],
 )
 async def test_what_is_shown_without_the_plugin_must_fit(start, engine, change, match):
