@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -143,6 +144,11 @@ class Attester:
         """Note that an id was given out whose attestation is still to come."""
         self._open.add(attestation_id)
 
+    @property
+    def open_count(self) -> int:
+        """How many ids were given out whose attestation is still to come."""
+        return len(self._open)
+
     def is_open(self, attestation_id: str) -> bool:
         """Whether the attestation of an id that was given out is still to come."""
         return attestation_id in self._open
@@ -159,6 +165,7 @@ class Attester:
             self._open.discard(exchange.id)
 
     async def _seal(self, exchange: Exchange) -> Sealed:
+        began = time.perf_counter()
         public = public_claims(exchange, self.boot)
         hidden, opened = disclosures.conceal(private_claims(exchange))
         # No await between reading and advancing the chain: that is what orders it.
@@ -175,11 +182,17 @@ class Attester:
         self._seq, seq = self._seq + 1, self._seq
         self._prev = tokens.signing_digest(compact)
         token = disclosures.join(compact, opened)
+        signed = time.perf_counter()
         # A client that goes away cancels its request, never the record of it.
         await asyncio.shield(
             self._store.put((exchange.id, self.boot.digest, seq, token))
         )
-        return Sealed(id=exchange.id, token=token)
+        return Sealed(
+            id=exchange.id,
+            token=token,
+            signing_seconds=signed - began,
+            storing_seconds=time.perf_counter() - signed,
+        )
 
     async def bundle(self, attestation_id: str) -> Bundle | None:
         """The evidence about one answer, None when unknown here."""

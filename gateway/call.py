@@ -123,6 +123,7 @@ class Call:
 
     async def _fetch(self) -> None:
         self._bound()
+        began = self.exchange.age()
         try:
             self._response = await self.state.require_engine().open(
                 "POST",
@@ -148,6 +149,8 @@ class Call:
                 request_id=self.exchange.request_id,
             )
             self._failure = error
+        finally:
+            self.exchange.engine_seconds = self.exchange.age() - began
 
     async def _stream(
         self, response: UpstreamResponse, chunks: AsyncGenerator[bytes]
@@ -271,12 +274,15 @@ class Call:
     async def _seal(self) -> Sealed:
         self.exchange.ended_at = self.state.clock()
         try:
-            return await self._bound().sealer.seal(self.exchange)
+            sealed = await self._bound().sealer.seal(self.exchange)
         except AttestError as error:
+            self.state.metrics.failures[error.code,].inc()
             log.error("seal_failed", code=error.code, attestation_id=self.exchange.id)
             raise SealError(
                 "the answer could not be attested, so it is withheld"
             ) from error
+        self.state.metrics.attested(self.path, self.exchange, sealed)
+        return sealed
 
     async def _send_unattested(self, error: SealError) -> None:
         fields = response_fields(

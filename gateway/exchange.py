@@ -1,6 +1,7 @@
 """What one request and its answer leave behind for the token."""
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Exchange:
         transcript: what the answer said; None where the status is an error, or where
             nothing came.
         ended_at: seconds since the epoch when the last byte was known.
+        engine_seconds: how long the engine was asked, 0 where it was not.
     """
 
     request_id: str
@@ -60,14 +62,22 @@ class Exchange:
     transcript: Transcript | None = None
     outcome: Outcome = Outcome.INCOMPLETE
     ended_at: float = 0.0
+    engine_seconds: float = 0.0
+    _began: float = field(default_factory=time.perf_counter)
+
+    def age(self) -> float:
+        """Seconds since the request's body was there."""
+        return time.perf_counter() - self._began
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A signed attestation that is stored already."""
+    """A signed attestation that is stored already, and how long that took."""
 
     id: str
     token: str
+    signing_seconds: float
+    storing_seconds: float
 
 
 class Sealer(Protocol):

@@ -62,12 +62,14 @@ class _Endpoint(ABC):
         request_id = headers.request_id(scope["headers"])
         try:
             self._admit(scope)
-            with self._state.slot():
+            path, metrics = self._endpoint.path, self._state.metrics
+            with self._state.slot(), metrics.requests[path,].time():
                 await self._serve(scope, receive, send, request_id)
         except (ClientGoneError, OSError):
             # Servers that tell at all that the client left tell it as an OSError.
             return
         except HttpError as error:
+            self._state.metrics.refused[self._endpoint.path, error.code].inc()
             await _send_plain_error(send, error, self._endpoint.dialect, request_id)
 
     def _admit(self, scope: Scope) -> None:

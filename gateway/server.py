@@ -11,10 +11,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from attest.errors import AttestError, ConfigurationError
 from attest.manifest import Manifest
@@ -23,6 +25,7 @@ from gateway.app import build_app
 from gateway.boot import Boot
 from gateway.errors import StartupRefusedError
 from gateway.logs import log
+from gateway.scrape import MetricsPage
 from gateway.settings import Settings
 from gateway.startup import Startup
 from gateway.state import AppState
@@ -36,6 +39,19 @@ __all__ = ["serve"]
 DRAIN_SECONDS = 30
 
 
+def _server(app: ASGIApp) -> "_Server":
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return _Server(config)
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -43,13 +59,26 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _sockets(settings: Settings) -> list[socket.socket]:
+    """One for the answers, and a second one where the metrics are wanted."""
+    ports = {"port": settings.port, "metrics_port": settings.metrics_port}
+    with ExitStack() as opened:
+        bound = [
+            opened.enter_context(_listen(settings.host, port, setting))
+            for setting, port in ports.items()
+            if port is not None
+        ]
+        opened.pop_all()
+    return bound
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:
         raise ConfigurationError(
-            f"port: {host}:{port}: {error.strerror}",
-            hint="stop what listens there, or choose another: --port N",
+            f"{setting}: {host}:{port}: {error.strerror}",
+            hint=f"stop what listens there, or set another {setting}",
         ) from error
 
 
@@ -84,18 +113,16 @@ class _Process:
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._open_store()
-        self._socket = _listen(settings.host, settings.port)
-        config = uvicorn.Config(
-            build_app(self._state),
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-        self._server = _Server(config)
+        page = cast("ASGIApp", MetricsPage(self._state))
+        applications: tuple[ASGIApp, ...] = (build_app(self._state), page)
+        self._servers = [
+            (_server(application), bound)
+            for application, bound in zip(
+                applications, _sockets(settings), strict=False
+            )
+        ]
         self._phase = ""
+        self._accepted = 0.0
 
     def _open_store(self) -> None:
         signer = read_log_signer(self._settings)
@@ -107,6 +134,7 @@ class _Process:
         except StartupRefusedError as error:
             self._refuse(error)
             raise
+        self._store.on_failure = self._state.metrics.store_failures.inc
         if signer is None:
             log.warning("no_log", tier="T1", reason="the setting log_key is not given")
             return
@@ -116,6 +144,7 @@ class _Process:
         self._state.rules.bound(manifest)
         if self._publisher is not None:
             self._publisher.check_manifest(manifest)
+        self._accepted = time.monotonic()
 
     def _report(self, progress: str) -> None:
         self._state.progress = progress
@@ -129,7 +158,7 @@ class _Process:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop)
-        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        serving = asyncio.create_task(self._listen_on_all())
         supervising = asyncio.create_task(self._supervise())
         try:
             await asyncio.wait(
@@ -154,6 +183,9 @@ class _Process:
             self._store.close()
         return 0
 
+    async def _listen_on_all(self) -> None:
+        await asyncio.gather(*(s.serve(sockets=[bound]) for s, bound in self._servers))
+
     async def _supervise(self) -> None:
         if self._publisher is not None:
             await self._publisher.restore()
@@ -169,9 +201,12 @@ class _Process:
 
     def _may_load(self) -> None:
         self._state.may_load = True
+        if self._settings.model is not None:
+            self._state.metrics.hashing.set(time.monotonic() - self._accepted)
 
     def _stop(self) -> None:
-        self._server.should_exit = True
+        for server, _ in self._servers:
+            server.should_exit = True
 
     def _publish(self, boot: Boot) -> None:
         if self._publisher is None or self._publishing is not None:

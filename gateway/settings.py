@@ -184,6 +184,13 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on, 0 for any")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port for /metrics, without API keys, on the same address; "
+        "empty: none, 0 for any",
+    )
     state_dir: Path = Field(
         Path("attest-state"), description="store, engine log and refusals live here"
     )

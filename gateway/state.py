@@ -14,6 +14,7 @@ from gateway.engine.address import Address
 from gateway.engine.peer import Peer
 from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.exchange import Sealer
+from gateway.metrics import Metrics
 from gateway.policy import Rules
 from gateway.settings import LimitSettings, Settings
 from gateway.tlog.publisher import Publisher
@@ -47,6 +48,7 @@ class AppState:
         clock: seconds since the epoch.
         rules: what requests may ask for.
         comments: whether streams carry the attestation as a comment.
+        metrics: what is counted and timed.
     """
 
     limits: LimitSettings
@@ -62,6 +64,7 @@ class AppState:
     clock: Callable[[], float] = time.time
     rules: Rules = field(default_factory=Rules)
     comments: bool = True
+    metrics: Metrics = field(default_factory=Metrics)
 
     @classmethod
     def starting(cls, settings: Settings) -> Self:

@@ -56,6 +56,7 @@ class SqliteStore:
 
     Attributes:
         log: the log's tables, None where no log is kept.
+        on_failure: called in the writer's thread for each transaction that failed.
     """
 
     def __init__(self, path: Path, *, log: bool) -> None:
@@ -64,6 +65,7 @@ class SqliteStore:
         self._reader = _connect(path)
         self._reader_lock = threading.Lock()
         self.log = LogTables(self._writer) if log else None
+        self.on_failure: Callable[[], None] = lambda: None
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
 
@@ -190,6 +192,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             if self.log is not None:
                 self.log.rolled_back()
+            self.on_failure()
             return StoreError(
                 f"store: {self._path}: {error}",
                 hint="free disk space or repair the database, then restart",

@@ -6,6 +6,10 @@ args: [serve, --config, /etc/attest/config/config.yaml]
 ports:
   - name: http
     containerPort: 8000
+  {{- if .Values.metrics.podMonitor.enabled }}
+  - name: metrics
+    containerPort: 9464
+  {{- end }}
 {{- with .Values.gateway.extraEnv }}
 env:
   {{- toYaml . | nindent 2 }}

@@ -7,6 +7,11 @@ import pytest
 import yaml
 from chart import CHART, ROOT
 
+from gateway.auth import ApiKeys
+from gateway.scrape import StateCollector
+from gateway.settings import LimitSettings
+from gateway.state import AppState
+
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
@@ -18,19 +23,9 @@ MANUAL = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 SERIES = re.compile(r"_(?:bucket|count|sum)$")
 
 
-# The names of the gateway's metrics, without the endings that Prometheus adds.
 METRICS = {
-    "attest_gateway_added_latency_seconds",
-    "attest_gateway_attestation_failures",
-    "attest_gateway_key_not_after_timestamp_seconds",
-    "attest_gateway_manifest_info",
-    "attest_gateway_responses_attested",
-    "attest_gateway_signing_duration_seconds",
-    "attest_gateway_store_write_failures",
-    "attest_gateway_streams_in_progress",
-    "attest_gateway_upstream_request_duration_seconds",
-    "attest_gateway_weights_verification_bytes",
-    "attest_gateway_weights_verification_duration_seconds",
+    metric.name
+    for metric in StateCollector(AppState(LimitSettings(), ApiKeys())).collect()
 }
 
 
@@ -39,6 +34,16 @@ def test_every_metric_is_one_of_ours(expression):
     names = set(re.findall(r"\battest_gateway_\w+", expression))
     assert names
     assert {SERIES.sub("", n).removesuffix("_total") for n in names} <= METRICS
+
+
+def test_monitor_asks_the_port_that_is_served(release):
+    container = release.container("gateway")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports.get("metrics") == release.settings.get("metrics_port")
+    for monitor in release.all("PodMonitor"):
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert ports[endpoint["port"]]
+        assert endpoint["path"] == "/metrics"
 
 
 def test_every_metric_is_shown_or_watched():

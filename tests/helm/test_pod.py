@@ -95,14 +95,15 @@ def test_no_object_holds_a_secret(release):
 
 
 def test_only_the_gateway_has_a_port(release):
+    own = [8000, 9464] if release.all("PodMonitor") else [8000]
     for container in release.containers:
         ports = [port["containerPort"] for port in container.get("ports", [])]
-        assert ports == ([8000] if container["name"] == "gateway" else [])
+        assert ports == (own if container["name"] == "gateway" else [])
     service = release.one("Service")["spec"]
     assert [port["targetPort"] for port in service["ports"]] == ["http"]
 
 
-def test_network_lets_in_nothing_but_questions(release):
+def test_network_lets_in_nothing_but_questions_and_scrapes(release):
     policies = release.all("NetworkPolicy")
     labels = release.one("StatefulSet")["spec"]["template"]["metadata"]["labels"]
     (own,) = [p for p in policies if not p["metadata"]["name"].endswith("-engine")]
@@ -110,7 +111,8 @@ def test_network_lets_in_nothing_but_questions(release):
     assert selected.items() <= labels.items()
     assert own["spec"]["policyTypes"] == ["Ingress", "Egress"]
     (rule,) = own["spec"]["ingress"]
-    assert rule["ports"] == [{"port": "http"}]
+    scraped = [{"port": "metrics"}] if release.all("PodMonitor") else []
+    assert rule["ports"] == [{"port": "http"}, *scraped]
 
 
 def test_nothing_goes_out_by_default(sidecar):

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import socket
 import sqlite3
@@ -5,7 +6,9 @@ import sys
 import time
 import venv
 
+import httpx2
 import pytest
+from fakes.gateway import eventually
 from fakes.model import sign_directory
 from typer.testing import CliRunner
 
@@ -16,7 +19,7 @@ from attest.log.checkpoint import parse_checkpoint
 from attest.log.note import KeyKind, NoteSigner
 from attest.signers.file import write_private_key
 from gateway.cli import app
-from gateway.server import serve
+from gateway.server import _Process, serve
 from gateway.settings import load_settings
 
 
@@ -198,3 +201,27 @@ def test_log_key_that_is_none_exit_4(site, run):
     done = run(log_key=site / "authority.pem")
     assert done.exit_code == 4
     assert "attest keys new" in done.stderr
+
+
+def test_metrics_port_in_use(flags):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"metrics_port: .*:{port}: Addr"):
+            serve(load_settings({**flags, "metrics_port": port}))
+
+
+async def test_metrics_are_served_while_the_engine_is_waited_for(flags, site):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    upstream = f"unix:{site / 'absent.sock'}"
+    settings = load_settings({**flags, "upstream": upstream, "metrics_port": port})
+    process = _Process(settings)
+    running = asyncio.create_task(process.run())
+    await eventually(lambda: process._state.may_load)
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        page = await client.get(f"http://127.0.0.1:{port}/metrics")
+    process._stop()
+    assert await running == 0
+    assert "attest_gateway_ready 0.0\n" in page.text
+    name = "attest_gateway_weights_verification_duration_seconds"
+    assert float(page.text.partition(f"\n{name} ")[2].partition("\n")[0]) > 0
