@@ -199,7 +199,8 @@ async def test_boundary_of_another_header(gateway):
     gateway.engine.answer(json_answer(BODY.encode()))
     # A name of our own: a random one that begins with b would end the outer form too.
     kind = {"content-type": "multipart/form-data; boundary=inner"}
-    made = httpx2.Request("POST", "http://x", files={"file": ("a", SOUND)}, headers=kind)
+    files = {"file": ("a", SOUND)}
+    made = httpx2.Request("POST", "http://x", files=files, headers=kind)
     inner = made.read()
     outer = b'--b\r\ncontent-disposition: form-data; name="file"; filename="b"\r\n\r\n'
     body = outer + inner + b"\r\n--b--\r\n"
