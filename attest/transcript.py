@@ -135,9 +135,10 @@ class Transcript:
 
         chat, responses and messages: {index, role, content, refusal, reasoning,
         tool_calls[{index, id, type, name, arguments}], finish_reason}; completions:
-        {index, text, finish_reason}; audio: {index, text}; the modules of
-        `attest.dialects` say what stands where. `arguments` is the exact string of the engine, in messages the RFC 8785
-        form of the input. What RFC 8785 cannot write is left out, never replaced.
+        {index, text, finish_reason}; audio: {index, text}. The modules of
+        `attest.dialects` say what stands where. `arguments` is the exact string of the
+        engine, in messages the RFC 8785 form of the input. What RFC 8785 cannot write
+        is left out, never replaced.
         """
         outputs = []
         for index, choice in sorted(self._answer.choices.items()):
