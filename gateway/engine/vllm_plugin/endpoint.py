@@ -81,9 +81,8 @@ class EvidencePlugin:
                 found=f"load format {load_format}, {len(workers)} workers, "
                 f"roots {sorted(roots)}",
             )
-            if "reference" in paths:
-                place = Path(str(paths["reference"])).with_name("refusal.json")
-                record_refusal(error, place)
+            if folder := _refusal_folder(paths):
+                record_refusal(error, folder / "refusal.json")
             raise error
         if args.uds and "reference_sha256" not in paths:
             _share_socket(Path(args.uds))
@@ -126,6 +125,14 @@ class EvidencePlugin:
             "versions": self._inventory.versions,
             "records": self._inventory.records,
         }
+
+
+def _refusal_folder(paths: dict[str, Any]) -> Path | None:
+    """Beside the reference; where another load format has none, in the run folder."""
+    if "reference" in paths:
+        return Path(str(paths["reference"])).parent
+    run_dir = os.environ.get("VLLM_RPC_BASE_PATH")
+    return Path(run_dir) if run_dir else None
 
 
 def _started() -> int:
