@@ -262,6 +262,11 @@ class Pod:
         for process in self._processes:
             if process.poll() is None:
                 self.end(process)
+        # Workers outlive an engine that ended by itself; the users are ours alone.
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if folder.stat().st_uid in {ENGINE_UID, GATEWAY_UID}:
+                    os.kill(int(folder.name), signal.SIGKILL)
         for log in self._logs:
             log.close()
         shutil.rmtree(self.root)
