@@ -1,9 +1,10 @@
 """Anthropic clients that prove every answer: `/v1/messages`, plain and streamed."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attest.client._exchange import OnEvidence
+from attest.client._sdk import Libraries, async_http_client, http_client
 from attest.errors import AttestError, ConfigurationError
 from attest.policy import Policy
 
@@ -37,13 +38,9 @@ def anthropic_client(
     Raises:
         ConfigurationError: the anthropic package is not installed, or is older than 2.
     """
-    sdk, http, ours = _libraries()
-    inner = http.HTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
-    transport = ours.AttestTransport(policy, inner=inner, on_evidence=on_evidence)
-    client = _sync_client(http)(
-        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
-    )
-    return sdk.Anthropic(
+    libraries = _libraries()
+    client = http_client(libraries, policy, on_evidence=on_evidence, deliver=_deliver)
+    return libraries.sdk.Anthropic(
         base_url=base_url, api_key=api_key, http_client=client, **options
     )
 
@@ -57,19 +54,16 @@ def async_anthropic_client(
     **options: Any,
 ) -> "anthropic.AsyncAnthropic":
     """As `anthropic_client`, an `anthropic.AsyncAnthropic`."""
-    sdk, http, ours = _libraries()
-    inner = http.AsyncHTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
-    transport = ours.AsyncAttestTransport(policy, inner=inner, on_evidence=on_evidence)
-    client = _async_client(http)(
-        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    libraries = _libraries()
+    client = async_http_client(
+        libraries, policy, on_evidence=on_evidence, deliver=_deliver
     )
-    return sdk.AsyncAnthropic(
+    return libraries.sdk.AsyncAnthropic(
         base_url=base_url, api_key=api_key, http_client=client, **options
     )
 
 
-def _libraries() -> tuple[Any, Any, Any]:
-    """The SDK, the HTTP library that it is made for, and our transports for that."""
+def _libraries() -> Libraries:
     try:
         sdk = import_module("anthropic")
     except ImportError as error:
@@ -81,37 +75,15 @@ def _libraries() -> tuple[Any, Any, Any]:
             f"anthropic {sdk.__version__} is too old",
             hint="type: pip install --upgrade anthropic",
         )
-    return sdk, import_module("httpx2"), import_module("attest.client.httpx2")
+    http, ours = import_module("httpx2"), import_module("attest.client.httpx2")
+    return Libraries(sdk, http, ours)
 
 
 # The SDK takes every exception of an HTTP client for a broken connection: it asks twice
 # more, and then raises APIConnectionError. Only its own it hands on.
 
 
-def _of_the_sdk(error: AttestError) -> AttestError:
-    """The same error, as one of the SDK's own."""
+def _deliver(_http: Any, _request: Any, error: AttestError) -> NoReturn:
     kind, own = type(error), import_module("anthropic").AnthropicError
     error.__class__ = type(kind.__name__, (kind, own), {"__doc__": kind.__doc__})
-    return error
-
-
-def _sync_client(http: Any) -> Any:
-    class Client(http.Client):  # type: ignore[misc]  # of the library chosen above
-        def send(self, request: Any, **options: Any) -> Any:
-            try:
-                return super().send(request, **options)
-            except AttestError as error:
-                raise _of_the_sdk(error)  # noqa: B904  # it is the same one
-
-    return Client
-
-
-def _async_client(http: Any) -> Any:
-    class AsyncClient(http.AsyncClient):  # type: ignore[misc]  # likewise
-        async def send(self, request: Any, **options: Any) -> Any:
-            try:
-                return await super().send(request, **options)
-            except AttestError as error:
-                raise _of_the_sdk(error)  # noqa: B904  # it is the same one
-
-    return AsyncClient
+    raise error

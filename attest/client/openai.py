@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attest.client._exchange import OnEvidence
+from attest.client._sdk import Libraries, async_http_client, http_client
 from attest.errors import AttestError, ConfigurationError
 from attest.policy import Policy
 
@@ -38,13 +39,11 @@ def openai_client(
     Raises:
         ConfigurationError: the openai package is not installed.
     """
-    sdk, http, ours = _libraries()
-    inner = http.HTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
-    transport = ours.AttestTransport(policy, inner=inner, on_evidence=on_evidence)
-    client = _sync_client(http)(
-        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    libraries = _libraries()
+    client = http_client(libraries, policy, on_evidence=on_evidence, deliver=_deliver)
+    return libraries.sdk.OpenAI(
+        base_url=base_url, api_key=api_key, http_client=client, **options
     )
-    return sdk.OpenAI(base_url=base_url, api_key=api_key, http_client=client, **options)
 
 
 def async_openai_client(
@@ -56,19 +55,16 @@ def async_openai_client(
     **options: Any,
 ) -> "openai.AsyncOpenAI":
     """As `openai_client`, an `openai.AsyncOpenAI`."""
-    sdk, http, ours = _libraries()
-    inner = http.AsyncHTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
-    transport = ours.AsyncAttestTransport(policy, inner=inner, on_evidence=on_evidence)
-    client = _async_client(http)(
-        transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
+    libraries = _libraries()
+    client = async_http_client(
+        libraries, policy, on_evidence=on_evidence, deliver=_deliver
     )
-    return sdk.AsyncOpenAI(
+    return libraries.sdk.AsyncOpenAI(
         base_url=base_url, api_key=api_key, http_client=client, **options
     )
 
 
-def _libraries() -> tuple[Any, Any, Any]:
-    """The SDK, the HTTP library that it is made for, and our transports for that."""
+def _libraries() -> Libraries:
     try:
         sdk = import_module("openai")
     except ImportError as error:
@@ -76,7 +72,7 @@ def _libraries() -> tuple[Any, Any, Any]:
             "the openai package is not installed", hint="type: pip install openai"
         ) from error
     name = "httpx2" if int(sdk.__version__.partition(".")[0]) >= 3 else "httpx"
-    return sdk, import_module(name), import_module(f"attest.client.{name}")
+    return Libraries(sdk, import_module(name), import_module(f"attest.client.{name}"))
 
 
 # openai 1 and 2 take every exception of an HTTP client for a broken connection: they
@@ -88,30 +84,8 @@ def _raise(error: AttestError) -> NoReturn:
     raise error
 
 
-def _refused(http: Any, request: Any, error: AttestError) -> Any:
+def _deliver(http: Any, request: Any, error: AttestError) -> Any:
     # Should an SDK not ask for the status first, it finds a failure without content.
     response = http.Response(502, request=request)
     response.raise_for_status = partial(_raise, error)
     return response
-
-
-def _sync_client(http: Any) -> Any:
-    class Client(http.Client):  # type: ignore[misc]  # of the library chosen above
-        def send(self, request: Any, **options: Any) -> Any:
-            try:
-                return super().send(request, **options)
-            except AttestError as error:
-                return _refused(http, request, error)
-
-    return Client
-
-
-def _async_client(http: Any) -> Any:
-    class AsyncClient(http.AsyncClient):  # type: ignore[misc]  # likewise
-        async def send(self, request: Any, **options: Any) -> Any:
-            try:
-                return await super().send(request, **options)
-            except AttestError as error:
-                return _refused(http, request, error)
-
-    return AsyncClient
