@@ -3,13 +3,13 @@
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from attest.canonical import read_object
 from attest.errors import ConfigurationError, FormatError
+from attest.files import write_durably
 
 __all__ = ["read_state", "replace_file", "state_lock", "write_state"]
 
@@ -49,18 +49,8 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
         ConfigurationError: it can't be written.
     """
-    beside = path.with_name(path.name + ".new")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(path, data)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from (
             error

@@ -5,13 +5,13 @@ brought back from a backup, or lost its end, is found out before anything is ser
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from attest.errors import AttestError, ConfigurationError, FormatError, SignatureError
+from attest.files import write_durably
 from attest.keys import PrivateKey
 from attest.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from attest.log.merkle import EMPTY_ROOT
@@ -185,7 +185,7 @@ class Publisher:
         head = Checkpoint(self._signer.name, size, root)
         note = sign_checkpoint(head, self._signer)
         # Before anybody can see it: a head that was shown must outlive a crash.
-        await asyncio.to_thread(_write_durably, self._file, str(note))
+        await asyncio.to_thread(write_durably, self._file, str(note).encode())
         await self._keep(head, note, witnessed=False)
         lines = await self._cosigned(head, note)
         if lines:
@@ -228,17 +228,3 @@ class Publisher:
         with suppress(AttestError, OSError):
             await self.publish()
         await self._client.aclose()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    beside = path.with_suffix(".new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
