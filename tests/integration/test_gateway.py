@@ -182,7 +182,7 @@ def test_second_gateway_on_the_same_port_says_so(site):
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert "Address already in use" in done.stderr
-    assert "--port" in done.stderr
+    assert "set another port" in done.stderr
 
 
 def until(condition, seconds):
