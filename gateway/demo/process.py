@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from attest import tokens
 from attest.errors import AttestError
 from gateway.demo.world import World
 from gateway.http import httpx
@@ -91,8 +92,6 @@ class GatewayProcess:
 
     def refusal(self, world: World, name: str) -> tuple[Path, dict[str, str]]:
         """The signed refusal that it left, and the claims in it, unverified."""
-        from attest import tokens  # noqa: PLC0415
-
         folder = world.root / "state" / name / "refusals"
         path = next(iter(sorted(folder.glob("refusal-*.json"))))
         record = json.loads(path.read_text())
