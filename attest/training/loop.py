@@ -1,7 +1,7 @@
 """Training stages that write a ledger: unrouted and governed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from attest.errors import TrainingError
 from attest.training.batches import Batch, Example, Sampler, collate
 from attest.training.constitution import Constitution, Principle
 from attest.training.ledger import Ledger, float_hex
+from attest.training.observer import StepObserver, watched
 from attest.training.router import MakeOptimizer, Router, StepOutcome
 from attest.training.routing import Schedule
 
@@ -73,9 +74,11 @@ class Trainer:
         *,
         progress: Progress,
         make_optimizer: MakeOptimizer = adamw,
+        observers: Sequence[StepObserver] = (),
     ) -> None:
         self._model, self._ledger = model, ledger
         self._progress, self._make_optimizer = progress, make_optimizer
+        self._observers = observers
 
     def unrouted(self, plan: Plan, sampler: Sampler) -> None:
         """Train all tensors on rows of all principles alike.
@@ -99,9 +102,11 @@ class Trainer:
                 )
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
-            optimizer.step()
+            with watched(self._observers, None) as notes:
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            outcome = StepOutcome(min(1.0, 1.0 / (norm + 1e-6)), {}, None)
+            clip = min(1.0, 1.0 / (norm + 1e-6))
+            outcome = StepOutcome(clip, {}, None, notes)
             record = _record(plan, step, batch=batch, loss=loss.item(), outcome=outcome)
             self._log(plan, step, {**record, "principle": None}, sampler)
 
@@ -119,7 +124,9 @@ class Trainer:
             TrainingError: a principle without rows, a loss that is not finite, or a
                 tensor outside a band changed.
         """
-        router = Router(self._model, schedule, self._make_optimizer)
+        router = Router(
+            self._model, schedule, self._make_optimizer, observers=self._observers
+        )
         turn: list[str] = []
         for step in range(plan.steps):
             turn = turn or sampler.order(tuple(schedule.routes))
@@ -175,4 +182,4 @@ def _record(
         record["energy"] = {k: float_hex(v) for k, v in sorted(outcome.energy.items())}
     if outcome.frozen is not None:
         record["frozen"] = outcome.frozen
-    return record
+    return record | outcome.notes

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import TrainingError
+from attest.training.observer import Notes, StepObserver, watched
 from attest.training.routing import Schedule
 
 __all__ = ["MakeOptimizer", "Router", "StepOutcome", "tensor_digest"]
@@ -32,11 +33,13 @@ class StepOutcome:
         clip: the factor by which the gradient was shortened; 1.0 for not at all.
         energy: sum of squares of the applied update, per unit of the route.
         frozen: digest over all tensors outside the route, None when not checked.
+        notes: what observers have to say in the ledger's record of this step.
     """
 
     clip: float
     energy: dict[str, float]
     frozen: str | None
+    notes: Notes = field(default_factory=dict)
 
 
 class Router:
@@ -52,7 +55,7 @@ class Router:
     to the model between two steps outside of `route`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what is routed, and four dials
         self,
         model: nn.Module,
         schedule: Schedule,
@@ -60,10 +63,12 @@ class Router:
         *,
         max_norm: float = 1.0,
         check_every: int = 1,
+        observers: Sequence[StepObserver] = (),
     ) -> None:
         self._parameters = dict(model.named_parameters())
         self._schedule, self._make = schedule, make_optimizer
         self._max_norm, self._check_every = max_norm, check_every
+        self._observers = observers
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._active: str | None = None
         self._steps = 0
@@ -113,12 +118,13 @@ class Router:
         optimizer = self._optimizer(self._active)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.step()
+        with watched(self._observers, self._active) as notes:
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._steps += 1
         self._touched.update(route.tensors)
         frozen = self.check() if self._steps % self._check_every == 0 else None
-        return StepOutcome(clip, self._energy(before), frozen)
+        return StepOutcome(clip, self._energy(before), frozen, notes)
 
     def check(self) -> str:
         """Hash all tensors and compare those outside the routes since the last check.
