@@ -251,6 +251,13 @@ BOOT: Schema = (
         "that they are the manifest's: engines fuse and pack what they load",
         required=False,
     ),
+    Claim(
+        "follows",
+        _members({"boot": _digest, "count": _integer}),
+        "the record of the same boot under the session key before this one, and how "
+        "many attestations that key made",
+        required=False,
+    ),
 )
 
 REFUSAL: Schema = (

@@ -40,7 +40,11 @@ def build_app(state: AppState) -> FastAPI:
     app.router.routes.extend(_route(endpoint, state) for endpoint in ENDPOINTS)
     app.include_router(health_router(state))
     app.include_router(
-        evidence_router(lambda: state.attester, status_lists=state.status_lists)
+        evidence_router(
+            lambda: state.attester,
+            status_lists=state.status_lists,
+            retained=lambda: state.retained_keys,
+        )
     )
     app.include_router(log_router(state))
     app.router.default = cast("ASGIApp", NotServed())

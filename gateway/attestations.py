@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from attest import disclosures, tokens
@@ -13,7 +14,7 @@ from attest.digests import digest
 from attest.log.proof import LogProof
 from attest.request import prompt_digest, semantic_digest
 from attest.transcript import output_digest
-from gateway.boot import Boot
+from gateway.boot import Boot, Session, follow
 from gateway.exchange import Exchange, Sealed
 from gateway.store.sqlite import Record
 
@@ -31,6 +32,12 @@ class Store(Protocol):
 
     async def log_proof(self, attestation_id: str) -> LogProof | None:
         """That it is in the log; None where it is not, or not yet."""
+
+    async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
+        """Keep what attestations refer to; returns when it is durable."""
+
+    async def recent_endorsements(self, limit: int) -> list[bytes]:
+        """What the last boots rest on, the latest first."""
 
 
 def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
@@ -127,6 +134,8 @@ class Attester:
         self._seq = 0
         self._prev: str | None = None
         self._open: set[str] = set()
+        self._turn = asyncio.Event()
+        self._turn.set()
 
     def mark_verified(self, at: int) -> None:
         """Say from here on that the weights were looked at again, and when.
@@ -139,6 +148,26 @@ class Attester:
     def mark_stale(self, since: int, reason: str) -> None:
         """Say from here on that something changed, and claim no measurement."""
         self.boot = self.boot.stale(since, reason)
+
+    async def rotate(self, session: Session) -> None:
+        """Sign with the key of `session` from here on.
+
+        Attestations that are ready meanwhile wait for the few milliseconds that it
+        takes to keep the new boot record; none falls between the two.
+
+        Raises:
+            StoreError: the record could not be kept; the old key then stays.
+        """
+        self._turn.clear()
+        try:
+            now = int(self._clock())
+            boot = follow(self.boot, session, count=self._seq, now=now)
+            await self._store.put_boot(boot.digest, boot.endorsements(), boot.record)
+            # It may have been looked at, or have changed, while the record was written.
+            self.boot = replace(boot, weights=self.boot.weights)
+            self._seq, self._prev = 0, None
+        finally:
+            self._turn.set()
 
     def opened(self, attestation_id: str) -> None:
         """Note that an id was given out whose attestation is still to come."""
@@ -165,6 +194,7 @@ class Attester:
             self._open.discard(exchange.id)
 
     async def _seal(self, exchange: Exchange) -> Sealed:
+        await self._turn.wait()
         began = time.perf_counter()
         public = public_claims(exchange, self.boot)
         hidden, opened = disclosures.conceal(private_claims(exchange))

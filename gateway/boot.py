@@ -14,12 +14,21 @@ from attest.canonical import canonical
 from attest.claims import EAT_PROFILE, Measured
 from attest.digests import digest
 from attest.errors import AttestError
-from attest.keys import PrivateKey, Signer
+from attest.keys import PrivateKey, PublicKey, Signer
 from attest.manifest import Manifest
 from attest.recall import MAX_ENTRIES, Reference
 from attest.verify import issuer_uri
 
-__all__ = ["Boot", "Session", "WeightsReport", "boot_record", "certify", "refusal"]
+__all__ = [
+    "Boot",
+    "Session",
+    "WeightsReport",
+    "boot_record",
+    "certify",
+    "follow",
+    "refusal",
+    "session_key",
+]
 
 # Well under the seven days that verifiers accept, so that an unattended gateway that is
 # restarted weekly never serves with a key that has run out.
@@ -187,6 +196,41 @@ def boot_record(
         if name in evidence:
             claims[name] = evidence[name]
     return tokens.mint("eat+jwt", claims, session.key)
+
+
+def follow(boot: Boot, session: Session, *, count: int, now: int) -> Boot:
+    """The same boot under the next session key: its record, stated and signed anew.
+
+    Args:
+        boot: what was verified at the start, or had become stale since.
+        session: the key that takes over.
+        count: how many attestations the key before it made.
+        now: seconds since the epoch.
+    """
+    claims = dict(tokens.parse(boot.record, typ="eat+jwt").claims)
+    weights = {
+        **claims["weights"],
+        "measured": str(boot.weights.measured),
+        "verified_at": boot.weights.verified_at,
+    }
+    claims |= {
+        "iat": now,
+        "jti": _id("boot_"),
+        "weights": weights,
+        "follows": {"boot": boot.digest, "count": count},
+    }
+    record = tokens.mint("eat+jwt", claims, session.key)
+    return replace(boot, session=session, record=record)
+
+
+def session_key(certificate: str) -> tuple[PublicKey, int]:
+    """The key of a certificate that this gateway made, and when it runs out.
+
+    Raises:
+        FormatError: it is no certificate. Its signature is NOT checked.
+    """
+    claims = tokens.parse(certificate, typ="gateway-key+jwt").claims
+    return PublicKey.from_jwk(claims["cnf"]["jwk"]), claims["exp"]
 
 
 def refusal(

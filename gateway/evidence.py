@@ -26,9 +26,15 @@ def _jwk(key: PublicKey) -> dict[str, str]:
 
 
 def evidence_router(
-    current: Callable[[], Attester | None], *, status_lists: Sequence[Path] = ()
+    current: Callable[[], Attester | None],
+    *,
+    status_lists: Sequence[Path] = (),
+    retained: Callable[[], Sequence[PublicKey]] = lambda: (),
 ) -> APIRouter:
-    """The routes; `current` gives the attester once there is one."""
+    """The routes; `current` gives the attester once there is one.
+
+    `retained` gives the session keys before the present one that are still certified.
+    """
     router = APIRouter()
 
     def attester() -> Attester:
@@ -49,9 +55,12 @@ def evidence_router(
 
     @router.get("/.well-known/jwks.json")
     async def keys() -> JSONResponse:
-        """The session key as a JWK set (RFC 7517 §5). It proves nothing by itself."""
-        key = attester().boot.session.key.public
-        return JSONResponse({"keys": [_jwk(key)]})
+        """The session keys as a JWK set (RFC 7517 §5), the present one first.
+
+        It proves nothing by itself: a verifier goes by the certificates in a bundle.
+        """
+        present = attester().boot.session.key.public
+        return JSONResponse({"keys": [_jwk(key) for key in (present, *retained())]})
 
     @router.get("/v1/attestations/{attestation_id}")
     async def bundle(attestation_id: str) -> Response:

@@ -176,6 +176,14 @@ class Settings(BaseSettings):
         description="between two hashings of the weights in the engine's memory, which "
         "hold it up for a second per 1.5 GB; 0 hashes them never",
     )
+    session_key_seconds: float = Field(
+        24 * 3600,
+        gt=0,
+        le=5 * 24 * 3600,
+        description="how long a session key signs before the next one, certified anew, "
+        "takes over; certificates last six days, so that a signer may be out of reach "
+        "for the rest of them",
+    )
     on_change: Literal["stop", "mark"] = Field(
         "stop",
         description="when what was verified changes: stop refuses every request until "

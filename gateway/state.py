@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from attest.keys import PublicKey
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
 from gateway.engine.address import Address
@@ -42,6 +43,7 @@ class AppState:
         attester: the sealer with its boot, for the evidence routes.
         log: the transparency log; None where none is kept.
         status_lists: files with signed status lists, for bundles.
+        retained_keys: session keys before the present one whose certificates still run.
         down: why no answer can be attested, empty while answers can.
         may_load: whether manifest and files are checked, so that an engine may load.
         in_flight: requests that are being served.
@@ -58,6 +60,7 @@ class AppState:
     attester: Attester | None = None
     log: Publisher | None = None
     status_lists: tuple[Path, ...] = ()
+    retained_keys: tuple[PublicKey, ...] = ()
     down: str = ""
     may_load: bool = False
     in_flight: int = 0
@@ -107,6 +110,11 @@ class AppState:
     def refuse_all(self, reason: str) -> None:
         """Refuse from here on, attested, until `become_ready` is called again."""
         self.progress = self.down = reason
+
+    def serve_again(self, reason: str) -> None:
+        """Take back a `refuse_all` for this very reason; any other one stays."""
+        if self.down == reason:
+            self.progress, self.down = "ready", ""
 
     def require_serving(self) -> Serving:
         """What is needed to serve.

@@ -17,6 +17,7 @@ from gateway.attestations import Attester, Store
 from gateway.boot import Boot
 from gateway.errors import EngineDiedError, StartupRefusedError
 from gateway.logs import log
+from gateway.rotation import Rotation
 from gateway.settings import Settings
 from gateway.startup import Started, Startup
 from gateway.state import AppState
@@ -114,6 +115,10 @@ class Supervisor:
         self.on_boot(boot)
         ended = asyncio.create_task(engine.wait())
         watching = asyncio.create_task(self._watch(started, attester).run())
+        rotation = Rotation(
+            self.settings, self.startup.signer, self.state, self.store, self.clock
+        )
+        rotating = asyncio.create_task(rotation.run(attester))
         try:
             await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done() and not ended.done():
@@ -128,6 +133,7 @@ class Supervisor:
         finally:
             ended.cancel()
             watching.cancel()
+            rotating.cancel()
 
     async def _answer_change(
         self, attester: Attester, reason: str, ended: "asyncio.Task[int]"

@@ -158,9 +158,28 @@ class Auditor:
         if token.digest in self.chains:
             yield Finding(Kind.TWICE, index, "the boot was logged before")
             return
+        yield from self._takes_over(index, token.claims.get("follows"))
         self.chains[token.digest] = Chain(certified.key, manifest.digest)
         self._trust(manifest)
         yield from self._posture_findings(index, token.claims, manifest)
+
+    def _takes_over(
+        self, index: int, follows: Mapping[str, Any] | None
+    ) -> Iterable[Finding]:
+        """Whether the key before this one made just the records that are here."""
+        if follows is None:
+            return
+        before = self.chains.get(follows["boot"])
+        made = follows["count"]
+        if before is None:
+            detail = f"boot {follows['boot']}, which this one follows, is missing"
+            yield Finding(Kind.MISSING, index, detail)
+        elif made != before.following:
+            kind = Kind.MISSING if made > before.following else Kind.TWICE
+            detail = (
+                f"boot {follows['boot']} made {made} records, found {before.following}"
+            )
+            yield Finding(kind, index, detail)
 
     def _trust(self, manifest: Manifest) -> None:
         policy = self._policy

@@ -114,6 +114,14 @@ class SqliteStore:
         if added and record and self.log is not None:
             self.log.append(LoggedRecord(_leaf(record), record=record))
 
+    async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
+        """The same without blocking; returns when it is on disk.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        await self.write(partial(self._add_boot, digest, endorsements, record))
+
     async def put(self, record: Record) -> None:
         """Keep one attestation; returns when it is on disk.
 
@@ -158,6 +166,10 @@ class SqliteStore:
     async def log_proof(self, attestation_id: str) -> LogProof | None:
         """That an attestation is in the log; None where it is not, or not yet."""
         return await self.read(partial(log_proof, attestation_id=attestation_id))
+
+    async def recent_endorsements(self, limit: int) -> list[bytes]:
+        """What the last boots and refusals rest on, the latest first."""
+        return await self.read(partial(_recent, limit))
 
     async def endorsements(self, digest: str) -> bytes | None:
         """What a boot record or a refusal rests on, None when unknown."""
@@ -222,6 +234,13 @@ def _get(attestation_id: str, reader: sqlite3.Connection) -> tuple[str, bytes] |
         (attestation_id,),
     ).fetchone()
     return None if row is None else (str(row[0]), bytes(row[1]))
+
+
+def _recent(limit: int, reader: sqlite3.Connection) -> list[bytes]:
+    rows = reader.execute(
+        "SELECT endorsements FROM boots ORDER BY rowid DESC LIMIT ?", (limit,)
+    )
+    return [bytes(row[0]) for row in rows]
 
 
 def _endorsements(digest: str, reader: sqlite3.Connection) -> bytes | None:

@@ -218,6 +218,29 @@ def test_head_by_another_key(copy):
     assert faults(copy.answer()) == [Kind.HEAD]
 
 
+def followed(copy, count):
+    """The log goes on under the next key, which says what the one before made."""
+    before = tokens.signing_digest(copy.world.boot)
+    session = PrivateKey.generate(copy.world.session.public.alg)
+    follows = {"boot": before, "count": count}
+    world = copy.world.certified(session, boot={"follows": follows})
+    return copy.boot(world)
+
+
+def test_next_key_that_counts_right_is_no_fault(copy):
+    assert faults(followed(copy.answer().answer(), 2).answer()) == []
+
+
+@pytest.mark.parametrize(("count", "kind"), [(3, Kind.MISSING), (1, Kind.TWICE)])
+def test_records_at_the_end_of_the_key_before_are_counted(copy, count, kind):
+    assert faults(followed(copy.answer().answer(), count)) == [kind]
+
+
+def test_next_key_of_a_boot_that_is_not_logged(copy):
+    copy.world = copy.world.certified(copy.world.session)
+    assert faults(followed(copy, 0)) == [Kind.MISSING]
+
+
 def test_boot_logged_twice(copy):
     assert faults(copy.boot()) == [Kind.TWICE]
 
