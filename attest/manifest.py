@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from attest._reader import Reader
 from attest.canonical import read_object, reject_floats
-from attest.digests import digest, from_hex, parse_digest, to_hex
+from attest.digests import digest, from_hex, to_hex
 from attest.envelope import MAX_ENVELOPE, open_envelope, seal
 from attest.errors import (
     ExpiredError,
@@ -70,66 +71,6 @@ def check_path(name: object) -> str:
     ):
         raise FormatError("manifest: a subject name is not a plain relative path")
     return name
-
-
-class _Reader:
-    """Typed access to parsed JSON; every refusal names the path of the field."""
-
-    def __init__(self, value: Mapping[str, Any], path: str) -> None:
-        self.value, self.path = value, path
-
-    def _get(self, key: str, kind: type, default: Any) -> Any:
-        value = self.value.get(key, default)
-        # bool is an int in Python; JSON keeps the two apart.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise FormatError(f"manifest: {self.path}.{key} must be {kind.__name__}")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        text: str = self._get(key, str, default)
-        if not text or len(text) > 4096:
-            raise FormatError(f"manifest: {self.path}.{key} is empty or too long")
-        return text
-
-    def integer(self, key: str) -> int:
-        number: int = self._get(key, int, None)
-        return number
-
-    def digest(self, key: str) -> str:
-        text = self.text(key)
-        parse_digest(text)
-        return text
-
-    def optional_digest(self, key: str) -> str | None:
-        return None if self.value.get(key) is None else self.digest(key)
-
-    def time(self, key: str) -> int:
-        text = self.text(key)
-        try:
-            moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError:
-            raise FormatError(
-                f"manifest: {self.path}.{key} must be like 2026-01-31T00:00:00Z"
-            ) from None
-        return int(moment.timestamp())
-
-    def child(self, key: str, *, optional: bool = False) -> "_Reader":
-        value = self._get(key, dict, {} if optional else None)
-        return _Reader(value, f"{self.path}.{key}")
-
-    def children(self, key: str) -> list["_Reader"]:
-        items = self._get(key, list, [])
-        if not all(isinstance(item, dict) for item in items):
-            raise FormatError(f"manifest: {self.path}.{key} must hold objects")
-        return [
-            _Reader(item, f"{self.path}.{key}[{i}]") for i, item in enumerate(items)
-        ]
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        items = self._get(key, list, [])
-        if not all(isinstance(item, str) for item in items):
-            raise FormatError(f"manifest: {self.path}.{key} must hold strings")
-        return tuple(items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +180,7 @@ def _subjects(statement: Mapping[str, Any]) -> dict[str, str]:
     return subjects
 
 
-def _tensor(reader: _Reader) -> TensorDigest:
+def _tensor(reader: Reader) -> TensorDigest:
     shape = reader.value.get("shape")
     if not isinstance(shape, list) or not all(
         type(size) is int and size >= 0 for size in shape
@@ -253,7 +194,7 @@ def _tensor(reader: _Reader) -> TensorDigest:
     )
 
 
-def _runtime(reader: _Reader) -> Runtime:
+def _runtime(reader: Reader) -> Runtime:
     return Runtime(
         engines=reader.texts("engines"),
         dtypes=reader.texts("dtypes"),
@@ -286,7 +227,7 @@ def parse_statement(payload: bytes) -> Manifest:
             hint="upgrade: pip install --upgrade attest-gateway",
         )
     reject_floats(statement)
-    predicate = _Reader(statement, "$").child("predicate")
+    predicate = Reader(statement).child("predicate")
     model, weights = predicate.child("model"), predicate.child("weights")
     tree, validity = weights.child("tensorTree"), predicate.child("validity")
     anchors = predicate.child("trustAnchors", optional=True)

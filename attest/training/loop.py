@@ -10,13 +10,13 @@ from torch import nn
 
 from attest.errors import TrainingError
 from attest.training.batches import Batch, Example, Sampler, collate
-from attest.training.constitution import Constitution, Principle
+from attest.training.constitution import Constitution
 from attest.training.ledger import Ledger, float_hex
 from attest.training.observer import StepObserver, watched
 from attest.training.router import MakeOptimizer, Router, StepOutcome
-from attest.training.routing import Schedule
+from attest.training.routing import Schedule, anchor_counts
 
-__all__ = ["Plan", "Progress", "Trainer", "adamw", "anchor_counts"]
+__all__ = ["Plan", "Progress", "Trainer", "adamw"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,17 +48,6 @@ class Plan:
 def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW as every stage here uses it; the rate is set at each step."""
     return torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01)
-
-
-def anchor_counts(principle: Principle, constitution: Constitution) -> dict[str, int]:
-    """How many rows of each other principle join a batch of this one."""
-    rest = principle.anchors.get("others", 0)
-    counts = {
-        other.id: principle.anchors.get(other.id, rest)
-        for other in constitution.principles
-        if other.id != principle.id
-    }
-    return {name: count for name, count in counts.items() if count}
 
 
 class Trainer:

@@ -11,7 +11,14 @@ from attest.digests import digest
 from attest.errors import ConstitutionError
 from attest.training.constitution import Constitution, Principle
 
-__all__ = ["Layout", "Route", "Schedule", "compile_schedule", "layer_unit"]
+__all__ = [
+    "Layout",
+    "Route",
+    "Schedule",
+    "anchor_counts",
+    "compile_schedule",
+    "layer_unit",
+]
 
 
 def layer_unit(layer: int) -> str:
@@ -97,6 +104,17 @@ def compile_schedule(constitution: Constitution, layout: Layout) -> Schedule:
         "routes": described,
     }
     return Schedule(layout, routes, digest(canonical(document)))
+
+
+def anchor_counts(principle: Principle, constitution: Constitution) -> dict[str, int]:
+    """How many rows of each other principle join a batch of this one."""
+    rest = principle.anchors.get("others", 0)
+    counts = {
+        other.id: principle.anchors.get(other.id, rest)
+        for other in constitution.principles
+        if other.id != principle.id
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _route(principle: Principle, layout: Layout) -> Route:

@@ -7,14 +7,15 @@ will cover is a digest, a name or a number that the run measured.
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attest.digests import digest
 from attest.training.constitution import Constitution, Principle
-from attest.training.evaluation import Score
 from attest.training.ledger import LedgerSummary
-from attest.training.loop import anchor_counts
-from attest.training.routing import Schedule
+from attest.training.routing import Schedule, anchor_counts
+
+if TYPE_CHECKING:  # it imports torch
+    from attest.training.evaluation import Score
 
 __all__ = [
     "LIMITS",
@@ -103,8 +104,8 @@ def evaluation_entry(
     principle: Principle,
     *,
     data: Mapping[str, Any],
-    before: Score,
-    after: Score,
+    before: "Score",
+    after: "Score",
 ) -> dict[str, Any]:
     """The held-out shares before and after the governed stage."""
     if principle.evaluation is None:

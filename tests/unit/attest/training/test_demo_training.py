@@ -21,7 +21,8 @@ from attest.training.ledger import (
     read_ledger,
     verify_ledger,
 )
-from attest.training.loop import Plan, Trainer, anchor_counts
+from attest.training.loop import Plan, Trainer
+from attest.training.routing import anchor_counts
 from attest.training.weights import (
     cast,
     load_model,
