@@ -10,6 +10,7 @@ from attest.cli._run import Answer, command, new_app
 from attest.cli._text import clean
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import Algorithm, PrivateKey, PublicKey
+from attest.signers import SCHEMES, load_signer
 from attest.signers.file import write_private_key
 
 __all__ = ["app", "public_path"]
@@ -76,18 +77,16 @@ def new(
 def show(
     path: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="A PEM or JWK file, or -."),
+        typer.Argument(
+            metavar="PATH", help="A PEM or JWK file, -, or a signer such as awskms:…."
+        ),
     ],
 ) -> Answer:
-    """Show the public half of a key; never the private one."""
-    data = read_input(path)
-    private = b"PRIVATE KEY-----" in data
-    try:
-        key = (
-            PrivateKey.from_pem(data).public if private else PublicKey.from_bytes(data)
-        )
-    except FormatError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+    """Show the public half of a key; never the private one.
+
+    Of a key in a key store it is what to give out, and to name as a delegate.
+    """
+    key, private = _public_half(path)
     kind = "private key; its public half" if private else "public key"
     return Answer(
         {
@@ -105,3 +104,17 @@ def show(
             + key.pem.decode().rstrip()
         ),
     )
+
+
+def _public_half(path: str) -> tuple[PublicKey, bool]:
+    """A key's public half, and whether the private one was at hand."""
+    if path.partition(":")[0] in SCHEMES and ":" in path:
+        return load_signer(path).public, True
+    data = read_input(path)
+    private = b"PRIVATE KEY-----" in data
+    try:
+        if private:
+            return PrivateKey.from_pem(data).public, True
+        return PublicKey.from_bytes(data), False
+    except FormatError as error:
+        raise ConfigurationError(f"{path}: {error}") from error

@@ -110,3 +110,12 @@ def test_file_that_is_far_too_large_is_refused(attest, tmp_path):
     result = attest("keys", "show", tmp_path / "key")
     assert result.exit_code == 4
     assert "more than 1048576 bytes" in result.stderr
+
+
+def test_public_half_of_a_signer(attest, tmp_path):
+    private = tmp_path / "issuer.key.pem"
+    attest("keys", "new", private)
+    of_file = attest("keys", "show", private, "--format", "json")
+    of_uri = attest("keys", "show", f"file:{private}", "--format", "json")
+    assert of_uri.exit_code == 0
+    assert json.loads(of_uri.stdout) == json.loads(of_file.stdout)
