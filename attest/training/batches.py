@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import TrainingError
 
@@ -95,7 +96,9 @@ class Sampler:
         self._rows: dict[str, list[Example]] = {}
         for example in examples:
             self._rows.setdefault(example.principle, []).append(example)
-        self._decks: dict[str, list[Example]] = {name: [] for name in self._rows}
+        # Positions among the principle's rows, the next one last.
+        self._decks: dict[str, list[int]] = {name: [] for name in self._rows}
+        self._turns: list[str] = []
 
     @property
     def principles(self) -> tuple[str, ...]:
@@ -112,14 +115,51 @@ class Sampler:
             self._deal(name) for name, count in counts.items() for _ in range(count)
         ]
 
-    def order(self, items: Sequence[str]) -> list[str]:
-        """The items, shuffled."""
-        order = torch.randperm(len(items), generator=self._random)
-        return [items[index] for index in order.tolist()]
+    def turn(self, names: Sequence[str]) -> str:
+        """Whose turn it is: all of `names` in random order, then all of them again."""
+        if not self._turns:
+            order = torch.randperm(len(names), generator=self._random)
+            self._turns = [names[index] for index in order.tolist()]
+        return self._turns.pop()
 
     def state_digest(self) -> str:
         """Digest of the random state, so that a replay can tell where it departs."""
         return digest(self._random.get_state().numpy().tobytes())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random state, decks and turns, for `load_state_dict`; no rows.
+
+        Holds tensors, texts and numbers alone.
+        """
+        return {
+            "rows": self._rows_digest(),
+            "random": self._random.get_state(),
+            "decks": {name: list(deck) for name, deck in self._decks.items()},
+            "turns": list(self._turns),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Deal on from where `state_dict` was taken.
+
+        Raises:
+            TrainingError: the state was taken with other rows, or in another order.
+        """
+        if state["rows"] != self._rows_digest():
+            raise TrainingError(
+                "sampler: the rows are not those that the stopped run was dealt from",
+                hint="resume with the same data files in the same order",
+            )
+        self._random.set_state(state["random"])
+        self._decks = {name: list(deck) for name, deck in state["decks"].items()}
+        self._turns = list(state["turns"])
+
+    def _rows_digest(self) -> str:
+        rows = [
+            [row.id, row.principle, list(row.prompt), list(row.answer)]
+            for rows in self._rows.values()
+            for row in rows
+        ]
+        return digest(canonical(rows))
 
     def _deal(self, name: str) -> Example:
         if name not in self._rows:
@@ -128,7 +168,6 @@ class Sampler:
                 hint="add rows with this principle id, or take its anchors away",
             )
         if not self._decks[name]:
-            rows = self._rows[name]
-            order = torch.randperm(len(rows), generator=self._random).tolist()
-            self._decks[name] = [rows[index] for index in order]
-        return self._decks[name].pop()
+            count = len(self._rows[name])
+            self._decks[name] = torch.randperm(count, generator=self._random).tolist()
+        return self._rows[name][self._decks[name].pop()]

@@ -1,53 +1,28 @@
 """Training stages that write a ledger: unrouted and governed."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from attest.errors import TrainingError
-from attest.training.batches import Batch, Example, Sampler, collate
+from attest.training.batches import Sampler
 from attest.training.constitution import Constitution
-from attest.training.ledger import Ledger, float_hex
-from attest.training.observer import StepObserver, watched
-from attest.training.router import MakeOptimizer, Router, StepOutcome
-from attest.training.routing import Schedule, anchor_counts
+from attest.training.ledger import Ledger
+from attest.training.observer import StepObserver
+from attest.training.router import MakeOptimizer, Router
+from attest.training.routing import Schedule
+from attest.training.stages import (
+    Governed,
+    Plan,
+    Stage,
+    Unrouted,
+    adamw,
+    anchor_counts,
+)
 
-__all__ = ["Plan", "Progress", "Trainer", "adamw"]
+__all__ = ["Plan", "Progress", "Stage", "Trainer", "adamw", "anchor_counts"]
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how fast a stage trains.
-
-    Attributes:
-        rows: rows per batch that belong to the step's own principle; in the base stage
-            the whole batch.
-        lr: the highest rate; it rises over the first steps and falls to a tenth.
-    """
-
-    name: str
-    steps: int
-    rows: int
-    lr: float
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step: linear warm-up, then a cosine."""
-        warm_up = max(1, self.steps // 20)
-        if step < warm_up:
-            return self.lr * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, self.steps - warm_up)
-        return self.lr * (0.55 + 0.45 * math.cos(math.pi * done))
-
-
-def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW as every stage here uses it; the rate is set at each step."""
-    return torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01)
 
 
 class Trainer:
@@ -56,7 +31,7 @@ class Trainer:
     A stage that raises leaves model and ledger as they were before the failing step.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what trains, and four dials
         self,
         model: nn.Module,
         ledger: Ledger,
@@ -64,111 +39,83 @@ class Trainer:
         progress: Progress,
         make_optimizer: MakeOptimizer = adamw,
         observers: Sequence[StepObserver] = (),
+        check_every: int = 1,
     ) -> None:
         self._model, self._ledger = model, ledger
         self._progress, self._make_optimizer = progress, make_optimizer
-        self._observers = observers
+        self._observers, self._check_every = observers, check_every
 
-    def unrouted(self, plan: Plan, sampler: Sampler) -> None:
+    def unrouted(
+        self,
+        plan: Plan,
+        sampler: Sampler,
+        *,
+        state: Mapping[str, Any] | None = None,
+        after: Callable[[Stage], None] | None = None,
+    ) -> None:
         """Train all tensors on rows of all principles alike.
 
-        Raises:
-            TrainingError: the loss is not finite.
-        """
-        parameters = [p for p in self._model.parameters() if p.requires_grad]
-        optimizer = self._make_optimizer(parameters)
-        names = sampler.principles
-        share = dict.fromkeys(names, max(1, plan.rows // len(names)))
-        for step in range(plan.steps):
-            batch = self._collate(sampler.draw(share))
-            loss = _loss(self._model, batch)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0).item()
-            if not math.isfinite(norm):
-                raise TrainingError(
-                    f"{plan.name}: the gradient of step {step} is not finite",
-                    hint="lower the learning rate; the model is as before this step",
-                )
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate(step)
-            with watched(self._observers, None) as notes:
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            clip = min(1.0, 1.0 / (norm + 1e-6))
-            outcome = StepOutcome(clip, {}, None, notes)
-            record = _record(plan, step, batch=batch, loss=loss.item(), outcome=outcome)
-            self._log(plan, step, {**record, "principle": None}, sampler)
+        `after` is called after every logged step, with the stage whose `state_dict` may
+        be kept; `state` is such a one, and the stage goes on from there. The caller
+        puts the weights of then into the model and says in the ledger that it resumed.
 
-    def governed(
+        Raises:
+            TrainingError: the state does not fit model or rows.
+            NonFiniteError: a loss or gradient is not finite.
+        """
+        stage = Unrouted(
+            self._model,
+            plan,
+            sampler,
+            optimizer=self._make_optimizer,
+            observers=self._observers,
+        )
+        self._run(stage, state, after)
+
+    def governed(  # noqa: PLR0913  # a stage, what governs it, and two for stopping
         self,
         plan: Plan,
         sampler: Sampler,
         *,
         constitution: Constitution,
         schedule: Schedule,
+        state: Mapping[str, Any] | None = None,
+        after: Callable[[Stage], None] | None = None,
     ) -> None:
         """Train one principle per step, in its band only, with anchors of the others.
 
+        `state` and `after` are as in `unrouted`. Where the last step was not hashed, a
+        record of kind `check` follows it: everything outside the bands is unchanged.
+
         Raises:
-            TrainingError: a principle without rows, a loss that is not finite, or a
-                tensor outside a band changed.
+            TrainingError: a principle without rows, or a state that does not fit.
+            NonFiniteError: a loss or gradient is not finite.
+            ConfinementError: a tensor outside a band changed.
         """
         router = Router(
-            self._model, schedule, self._make_optimizer, observers=self._observers
+            self._model,
+            schedule,
+            self._make_optimizer,
+            observers=self._observers,
+            check_every=self._check_every,
         )
-        turn: list[str] = []
-        for step in range(plan.steps):
-            turn = turn or sampler.order(tuple(schedule.routes))
-            principle = constitution.principle(turn.pop())
-            counts = {principle.id: plan.rows, **anchor_counts(principle, constitution)}
-            batch = self._collate(sampler.draw(counts))
-            with router.route(principle.id):
-                loss = _loss(self._model, batch)
-                loss.backward()
-                outcome = router.step(plan.rate(step))
-            record = _record(plan, step, batch=batch, loss=loss.item(), outcome=outcome)
-            route = schedule.route(principle.id).digest
-            record |= {"principle": principle.id, "route": route}
-            self._log(plan, step, record, sampler)
+        stage = Governed(self._model, plan, sampler, router, constitution=constitution)
+        self._run(stage, state, after)
 
-    def _collate(self, examples: list[Example]) -> Batch:
-        return collate(examples, pad=int(self._model.config.pad_token_id))
-
-    def _log(
-        self, plan: Plan, step: int, record: dict[str, Any], sampler: Sampler
+    def _run(
+        self,
+        stage: Stage,
+        state: Mapping[str, Any] | None,
+        after: Callable[[Stage], None] | None,
     ) -> None:
-        self._ledger.append({**record, "sampler": sampler.state_digest()})
-        self._progress(plan.name, step + 1, plan.steps)
-
-
-def _loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-    loss: torch.Tensor = model(**batch.tensors).loss
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"the loss of rows {batch.examples[0].id} and {len(batch.examples) - 1} "
-            f"more is {loss.item()}",
-            hint="lower the learning rate or look at these rows; the model and the "
-            "ledger are as before this step",
-        )
-    return loss
-
-
-def _record(
-    plan: Plan, step: int, *, batch: Batch, loss: float, outcome: StepOutcome
-) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "kind": "step",
-        "stage": plan.name,
-        "step": step,
-        "samples": [example.id for example in batch.examples],
-        "principles": [example.principle for example in batch.examples],
-        "batch": batch.digest,
-        "lr": float_hex(plan.rate(step)),
-        "loss": float_hex(loss),
-        "clip": float_hex(outcome.clip),
-    }
-    if outcome.energy:
-        record["energy"] = {k: float_hex(v) for k, v in sorted(outcome.energy.items())}
-    if outcome.frozen is not None:
-        record["frozen"] = outcome.frozen
-    return record | outcome.notes
+        if state is not None:
+            stage.load_state_dict(state)
+        plan = stage.plan
+        while stage.done < plan.steps:
+            self._ledger.append(stage.advance())
+            self._progress(plan.name, stage.done, plan.steps)
+            if after is not None:
+                after(stage)
+        last = stage.finish()
+        if last is not None:
+            self._ledger.append(last)

@@ -1,15 +1,15 @@
 """The router: one optimizer step changes the tensors of one principle and no other.
 
 Setting gradients to zero does not freeze a tensor: momentum and weight decay still move
-it. Here the parameters outside the band need no gradient at all during the step, and
-every route has its own optimizer, so that no state leaks from one band into another.
+it. Here no gradient outside the band reaches an optimizer, and every route has its own
+optimizer, so that no state leaks from one band into another.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,12 +17,32 @@ from torch import nn
 from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import TrainingError
+from attest.training.confinement import (
+    Watch,
+    checksums,
+    digests,
+    joint_digest,
+    local_of,
+    tensor_digest,
+)
+from attest.training.mechanism import (
+    Mechanism,
+    Ranks,
+    choose_mechanism,
+    named_parameters,
+)
 from attest.training.observer import Notes, StepObserver, watched
 from attest.training.routing import Schedule
 
-__all__ = ["MakeOptimizer", "Router", "StepOutcome", "tensor_digest"]
+__all__ = ["MakeOptimizer", "NonFiniteError", "Router", "StepOutcome", "tensor_digest"]
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+class NonFiniteError(TrainingError):
+    """A loss or a gradient is not a number; the model is as before the step."""
+
+    code = "non_finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +52,17 @@ class StepOutcome:
     Attributes:
         clip: the factor by which the gradient was shortened; 1.0 for not at all.
         energy: sum of squares of the applied update, per unit of the route.
-        frozen: digest over all tensors outside the route, None when not checked.
+        frozen: joint digest of all tensors outside the route, which were hashed before
+            and after the step; None when this step was guarded by checksums.
+        guarded: how many tensors outside the route had the same checksum before and
+            after; 0 when they were hashed.
         notes: what observers have to say in the ledger's record of this step.
     """
 
     clip: float
     energy: dict[str, float]
     frozen: str | None
+    guarded: int = 0
     notes: Notes = field(default_factory=dict)
 
 
@@ -48,141 +72,313 @@ class Router:
         with router.route("refuse"):
             loss = model(**batch).loss
             loss.backward()          # as often as there are micro-batches
-            outcome = router.step()
+            outcome = router.step(1e-4)
 
-    After every `check_every` steps all tensors outside the routes used since the last
-    check are hashed and must be what they were. Not checked: buffers, and what happens
-    to the model between two steps outside of `route`.
+    Trained are those tensors of a route that need a gradient when the router is made,
+    so a LoRA model trains the adapters in the band alone. Around every step all other
+    tensors are measured and must be what they were: with SHA-256 at every step whose
+    number `check_every` divides, with a checksum at the others. Not checked: buffers,
+    and changes between two steps to a tensor that the second one trains.
+
+    Under DistributedDataParallel and FSDP2 all ranks make the same calls; of a sharded
+    tensor every rank measures its own part.
+
+    Attributes:
+        mechanism: how gradients are kept inside; see `attest.training.mechanism`.
+        ranks: the processes that train together.
+        schedule: what each principle may change.
     """
 
-    def __init__(  # noqa: PLR0913  # what is routed, and four dials
+    def __init__(  # noqa: PLR0913  # what is routed, and five dials
         self,
         model: nn.Module,
         schedule: Schedule,
         make_optimizer: MakeOptimizer,
         *,
-        max_norm: float = 1.0,
+        max_norm: float | None = 1.0,
         check_every: int = 1,
         observers: Sequence[StepObserver] = (),
+        mechanism: Mechanism | None = None,
     ) -> None:
-        self._parameters = dict(model.named_parameters())
-        self._schedule, self._make = schedule, make_optimizer
-        self._max_norm, self._check_every = max_norm, check_every
+        """Prepare; `max_norm` None clips nothing, `mechanism` None chooses.
+
+        Raises:
+            TrainingError: a wrapper that cannot be governed, or a schedule that was
+                compiled for another model.
+        """
+        self.mechanism = mechanism or choose_mechanism(model)
+        self.ranks = Ranks(model)
+        self._parameters = named_parameters(model)
+        self.schedule, self._make = schedule, make_optimizer
+        self._check_names()
+        self._max_norm, self._check_every = max_norm, max(1, check_every)
         self._observers = observers
+        self._trained = {n for n, p in self._parameters.items() if p.requires_grad}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._keys: dict[str, str] = {}
+        self._scratch: dict[str, torch.Tensor] = {}
         self._active: str | None = None
+        self._band: dict[str, nn.Parameter] = {}
+        self._needed: dict[str, bool] = {}
         self._steps = 0
-        self._touched: set[str] = set()
-        self._known = self._digests()
+        self._hashes = Watch(digests, self._parameters)
+        self._sums = Watch(checksums, self._parameters)
+        self._hashes.prepare(self._parameters)
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps were made."""
+        return self._steps
+
+    def trained(self, principle: str) -> tuple[str, ...]:
+        """The tensors that a step for this principle changes, in the route's order.
+
+        Raises:
+            ConstitutionError: the principle has no route.
+            TrainingError: none of its tensors needs a gradient.
+        """
+        route = self.schedule.route(principle)
+        names = tuple(name for name in route.tensors if name in self._trained)
+        if not names:
+            raise TrainingError(
+                f"router: no tensor in the band of {principle!r} can be trained",
+                hint="let adapters reach its layers, or unfreeze them, before the "
+                "router is made",
+            )
+        return names
 
     @contextmanager
     def route(self, principle: str) -> Iterator[None]:
-        """Within it only the principle's tensors need a gradient.
+        """Within it only the principle's tensors are trained.
 
         Gradients of an unfinished step are dropped at the end, and `requires_grad` is
         as it was.
 
         Raises:
             ConstitutionError: the principle has no route.
-            TrainingError: inside another route.
+            TrainingError: inside another route, or nothing in the band can be trained.
         """
-        if self._active is not None:
-            raise TrainingError(f"router: still inside the route of {self._active!r}")
-        band = set(self._schedule.route(principle).tensors)
-        before = {n: p.requires_grad for n, p in self._parameters.items()}
-        self._active = principle
+        self.enter(principle)
         try:
-            for name, parameter in self._parameters.items():
-                parameter.grad = None
-                parameter.requires_grad_(name in band)
             yield
         finally:
-            self._active = None
-            for name, parameter in self._parameters.items():
-                parameter.grad = None
-                parameter.requires_grad_(before[name])
+            self.leave()
+
+    def enter(self, principle: str) -> None:
+        """Begin what `route` begins; the caller sees to it that `leave` is called."""
+        if self._active is not None:
+            raise TrainingError(f"router: still inside the route of {self._active!r}")
+        band = {name: self._parameters[name] for name in self.trained(principle)}
+        self._active, self._band = principle, band
+        self._needed = {n: p.requires_grad for n, p in self._parameters.items()}
+        self._watch().prepare(self._outside())
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            if self.mechanism == "toggle":
+                parameter.requires_grad_(name in band)
+
+    def leave(self) -> None:
+        """End the route; does nothing outside of one."""
+        if self._active is None:
+            return
+        self._active, self._band = None, {}
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            parameter.requires_grad_(self._needed[name])
+
+    def norm(self) -> float:
+        """The norm of the band's gradient, over all ranks; drops all other gradients.
+
+        Raises:
+            TrainingError: outside a route, or there is no gradient.
+            NonFiniteError: it is not finite, on whichever rank.
+        """
+        if self._active is None:
+            raise TrainingError("router: step() outside of route()")
+        for name in self._outside():
+            self._parameters[name].grad = None
+        gradients = [p.grad for p in self._band.values() if p.grad is not None]
+        if not gradients:
+            raise TrainingError(
+                f"router: no gradient in the band of {self._active!r}",
+                hint="call backward() inside route(), on a loss of this model; with "
+                "gradient checkpointing use use_reentrant=False",
+            )
+        total = nn.utils.get_total_norm(gradients)
+        norm = float(getattr(total, "full_tensor", lambda: total)())
+        self._agree(math.isfinite(norm))
+        return norm
 
     def step(self, lr: float) -> StepOutcome:
         """Clip, apply the update at rate `lr`, clear the gradients, check the rest.
 
         Raises:
-            TrainingError: outside a route, no or a non-finite gradient (nothing was
-                changed then), or a tensor outside the band changed.
+            TrainingError: outside a route, no gradient, or ranks in different routes.
+            NonFiniteError: the gradient is not finite. Nothing was changed then.
+            ConfinementError: a tensor outside the band changed.
         """
-        if self._active is None:
-            raise TrainingError("router: step() outside of route()")
-        route = self._schedule.route(self._active)
-        band = {name: self._parameters[name] for name in route.tensors}
-        clip = self._clip(list(band.values()))
-        before = {name: p.detach().clone() for name, p in band.items()}
-        optimizer = self._optimizer(self._active)
+        norm = self.norm()
+        clip = 1.0
+        if self._max_norm is not None:
+            nn.utils.clip_grads_with_norm_(
+                self._band.values(), self._max_norm, torch.tensor(norm)
+            )
+            clip = min(1.0, self._max_norm / (norm + 1e-6))
+        self._remember()
+        optimizer = self._optimizer(str(self._active))
         for group in optimizer.param_groups:
             group["lr"] = lr
+        watch, outside = self._watch(), self._outside()
         with watched(self._observers, self._active) as notes:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._steps += 1
-        self._touched.update(route.tensors)
-        frozen = self.check() if self._steps % self._check_every == 0 else None
-        return StepOutcome(clip, self._energy(before), frozen, notes)
+        for each in (self._hashes, self._sums):
+            each.release(self._band)
+        found = watch.verify(outside)
+        if watch is self._hashes:
+            return StepOutcome(clip, self._energy(), joint_digest(found), 0, notes)
+        return StepOutcome(clip, self._energy(), None, len(found), notes)
 
     def check(self) -> str:
-        """Hash all tensors and compare those outside the routes since the last check.
+        """Hash all tensors; those that no step could change must be what they were.
 
-        Returns the digest over those that were compared.
+        Returns the joint digest over all of them: the weights as they now are.
 
         Raises:
-            TrainingError: one of them changed; names it.
+            ConfinementError: one of them changed since it was last hashed; names it.
         """
-        found = self._digests()
-        outside = [name for name in found if name not in self._touched]
-        changed = [name for name in outside if found[name] != self._known[name]]
-        if changed:
-            raise TrainingError(
-                f"confinement: {len(changed)} tensors outside the band changed, "
-                f"first {changed[0]}",
-                hint="something besides the router changes the model; the run stops "
-                "and its ledger is kept",
-            )
-        self._known, self._touched = found, set()
-        return digest(canonical([[name, found[name]] for name in outside]))
+        self._hashes.verify()
+        self._hashes.prepare(self._parameters)
+        return joint_digest(self._hashes.known())
 
-    def _digests(self) -> dict[str, str]:
-        return {n: tensor_digest(p) for n, p in sorted(self._parameters.items())}
+    def check_record(self, place: Mapping[str, Any]) -> dict[str, Any]:
+        """`check`, as a record of kind `check` for the ledger.
+
+        `unchanged` counts the tensors that were compared, `weights` is the joint digest
+        of all. `place` says where in the run: `stage` and `step`.
+
+        Raises:
+            ConfinementError: as `check`.
+        """
+        unchanged, weights = len(self._hashes.known()), self.check()
+        return {
+            "kind": "check",
+            **place,
+            "unchanged": unchanged,
+            "weights": weights,
+            **self.report(),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """How confinement was kept and watched, for a ledger record or a statement."""
+        return {
+            "mechanism": self.mechanism,
+            "optimizerState": "per-route",
+            "checkEvery": self._check_every,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps, optimizers and the digest of every tensor; no weights.
+
+        Holds tensors, texts and numbers alone, so `torch.load(weights_only=True)` reads
+        it. Hashes the whole model.
+        """
+        self.check()
+        return {
+            "schedule": self.schedule.digest,
+            "steps": self._steps,
+            "optimizers": {k: o.state_dict() for k, o in self._optimizers.items()},
+            "weights": self._hashes.known(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; the model has its weights of then already.
+
+        Raises:
+            TrainingError: the state of another schedule.
+            ConfinementError: the weights are not those of then; names the first.
+        """
+        if state["schedule"] != self.schedule.digest:
+            raise TrainingError(
+                f"router: expected the state of schedule {self.schedule.digest}, "
+                f"found that of {state['schedule']}",
+                hint="resume with the constitution and the model of the stopped run",
+            )
+        if state["weights"].keys() != self._parameters.keys():
+            raise TrainingError("router: the state is that of a model of other tensors")
+        self._hashes = Watch(digests, self._parameters, known=state["weights"])
+        self._hashes.verify()
+        self._sums = Watch(checksums, self._parameters)
+        self._steps = int(state["steps"])
+        for principle in self.schedule.routes:
+            saved = state["optimizers"].get(self._key(principle))
+            if saved is not None:
+                self._optimizer(principle).load_state_dict(saved)
+
+    def _outside(self) -> list[str]:
+        return [name for name in self._parameters if name not in self._band]
+
+    def _watch(self) -> Watch:
+        due = (self._steps + 1) % self._check_every == 0
+        return self._hashes if due else self._sums
+
+    def _key(self, principle: str) -> str:
+        # Keyed by the tensors and not by the principle: principles that share a band
+        # share moments, as they would in unrouted training.
+        if principle not in self._keys:
+            self._keys[principle] = digest(canonical(list(self.trained(principle))))
+        return self._keys[principle]
 
     def _optimizer(self, principle: str) -> torch.optim.Optimizer:
-        # Keyed by the route and not by the principle: principles that share a band
-        # share moments, as they would in unrouted training.
-        key = ",".join(self._schedule.route(principle).tensors)
+        key = self._key(principle)
         if key not in self._optimizers:
-            names = self._schedule.route(principle).tensors
+            names = self.trained(principle)
             self._optimizers[key] = self._make([self._parameters[n] for n in names])
         return self._optimizers[key]
 
-    def _clip(self, band: Sequence[nn.Parameter]) -> float:
-        if all(parameter.grad is None for parameter in band):
+    def _agree(self, finite: bool) -> None:  # noqa: FBT001  # a fact, not a switch
+        route = self.schedule.route(str(self._active)).digest
+        finite, same = self.ranks.all_of(finite, int(route[7:22], 16))
+        if not same:
             raise TrainingError(
-                f"router: no gradient in the band of {self._active!r}",
-                hint="call backward() inside route(), on a loss of this model",
+                f"router: this rank trains {self._active!r} and another one does not",
+                hint="give every rank rows of the same principle, or use MixedWindow",
             )
-        norm = float(nn.utils.clip_grad_norm_(band, self._max_norm))
-        if not math.isfinite(norm):
-            raise TrainingError(
+        if not finite:
+            raise NonFiniteError(
                 f"router: the gradient of {self._active!r} is not finite",
                 hint="lower the learning rate; the model is as before this step",
             )
-        return min(1.0, self._max_norm / (norm + 1e-6))
 
-    def _energy(self, before: dict[str, torch.Tensor]) -> dict[str, float]:
-        energy: dict[str, float] = {}
-        for name, old in before.items():
-            unit = self._schedule.layout.units[name]
-            change = self._parameters[name].detach().double() - old.double()
-            energy[unit] = energy.get(unit, 0.0) + float(change.square().sum())
-        return energy
+    def _check_names(self) -> None:
+        routes = self.schedule.routes.values()
+        strange = {n for r in routes for n in r.tensors} - self._parameters.keys()
+        if strange:
+            raise TrainingError(
+                f"router: the schedule names {min(strange)}, which this model lacks",
+                hint="compile the schedule against this very model, adapters included",
+            )
 
+    def _remember(self) -> None:
+        # Kept between steps: fresh memory for a copy of the band costs more than the
+        # copy itself.
+        for name, parameter in self._band.items():
+            values = local_of(parameter)
+            if name not in self._scratch:
+                self._scratch[name] = torch.empty_like(values)
+            self._scratch[name].copy_(values)
 
-def tensor_digest(tensor: torch.Tensor) -> str:
-    """Hex SHA-256 over the raw little-endian bytes of a tensor, whatever its dtype."""
-    data = tensor.detach().contiguous().cpu().flatten().view(torch.uint8)
-    return hashlib.sha256(data.numpy()).hexdigest()
+    def _energy(self) -> dict[str, float]:
+        energy: dict[str, torch.Tensor] = {}
+        for name, parameter in self._band.items():
+            unit = self.schedule.layout.units[name]
+            now, old = local_of(parameter), self._scratch[name]
+            if old.dtype == torch.float32:
+                change = old.sub_(now)
+            else:
+                change = old.float() - now.float()
+            square = torch.linalg.vector_norm(change, dtype=torch.float64).square()
+            energy[unit] = energy[unit] + square if unit in energy else square
+        found = {unit: float(value) for unit, value in energy.items()}
+        return self.ranks.sums(found)
