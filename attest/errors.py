@@ -10,7 +10,10 @@
     │   ├── AlgorithmError                an algorithm that this key may not use
     │   ├── ExpiredError                  outside its validity period
     │   ├── ManifestMismatchError         weights or files differ from the manifest
+    │   ├── RunMismatchError              a training run differs from its statement
+    │   ├── ShortfallError                a principle's requirement was not shown
     │   ├── TranscriptMismatchError       request or response differ from the claim
+    │   │   └── ContentOnlyError          by their spelling alone: the text is proven
     │   └── PolicyError                   well signed, but the policy says no
     ├── EvidenceUnavailableError          cannot tell: something needed is missing
     ├── SignerError                       the key store cannot sign
@@ -22,13 +25,17 @@ A definite no and a cannot-tell never share a class. Messages name what was expe
 and what was found; they never carry a prompt, an answer, a key or a token.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+from attest.reasons import Finding
 
 __all__ = [
     "AlgorithmError",
     "AttestError",
     "ConfigurationError",
     "ConstitutionError",
+    "ContentOnlyError",
     "EvidenceUnavailableError",
     "ExpiredError",
     "FormatError",
@@ -36,6 +43,8 @@ __all__ = [
     "LedgerError",
     "ManifestMismatchError",
     "PolicyError",
+    "RunMismatchError",
+    "ShortfallError",
     "SignatureError",
     "SignerError",
     "TrainingError",
@@ -51,13 +60,24 @@ class AttestError(Exception):
     Attributes:
         code: stable machine-readable slug of the class.
         hint: what the reader should do next; may be empty.
+        findings: reasons of `attest.reasons`, where the class alone says too little.
     """
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        reason: str = "",
+        findings: Sequence[Finding] = (),
+    ) -> None:
         super().__init__(message)
         self.hint = hint
+        self.findings = tuple(findings)
+        if reason:
+            self.findings = (Finding(reason, message),)
 
 
 class InputError(AttestError, ValueError):
@@ -132,10 +152,40 @@ class ManifestMismatchError(VerificationError):
         self.changed, self.missing, self.extra = changed, missing, extra
 
 
+class RunMismatchError(VerificationError):
+    """A training run, or a figure in its statement, is not what the statement says."""
+
+    code = "run_mismatch"
+
+
+class ShortfallError(VerificationError):
+    """A constitution requires of a principle what was not measured, or not reached.
+
+    Attributes:
+        principle: its id.
+    """
+
+    code = "shortfall"
+
+    def __init__(self, message: str, *, hint: str = "", principle: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.principle = principle
+
+
 class TranscriptMismatchError(VerificationError):
     """The request or response at hand is not the one that was attested."""
 
     code = "transcript_mismatch"
+
+
+class ContentOnlyError(TranscriptMismatchError):
+    """What the answer says is the attested answer; the bytes at hand are others.
+
+    A definite no about the bytes, a definite yes about the text. The findings say what
+    became of the bytes.
+    """
+
+    code = "content_only"
 
 
 class PolicyError(VerificationError):

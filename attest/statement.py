@@ -14,6 +14,7 @@ from typing import Any
 
 from attest.digests import digest, to_hex
 from attest.errors import ConfigurationError
+from attest.figures import settle
 from attest.keys import PublicKey
 from attest.log.note import NoteKey
 from attest.manifest import ISSUER_ROLE, TREE_ALG
@@ -69,6 +70,8 @@ class Terms:
         supersedes: digest of the manifest that this one replaces.
         fs_verity: file name to fs-verity digest, by which a kernel that has fs-verity
             can tell a file without reading it.
+        shortfalls: ids of principles that miss a requirement whose miss should stop
+            the signing, and that are signed as missing it.
     """
 
     not_before: int
@@ -85,6 +88,7 @@ class Terms:
     status: Reference | None = None
     supersedes: str | None = None
     fs_verity: Mapping[str, str] = field(default_factory=dict)
+    shortfalls: Sequence[str] = ()
 
 
 def build_predicate(
@@ -106,6 +110,7 @@ def build_predicate(
         ConfigurationError: `training` holds a member that is unknown or the signer's,
             or `terms` last less than a day or more than ten years.
         FormatError: there are no tensors, or one name appears twice.
+        FormatError, RunMismatchError, ShortfallError: as `attest.figures.settle`.
     """
     if unknown := sorted(training.keys() - TRAINING_KEYS):
         raise ConfigurationError(
@@ -116,8 +121,11 @@ def build_predicate(
         raise ConfigurationError(f"validity: expected 1 to {MAX_VALID_DAYS} days")
     not_after = terms.not_before + terms.valid_days * _DAY_SECONDS
     validity = {"notBefore": _time(terms.not_before), "notAfter": _time(not_after)}
+    settled = settle(training.get("principles", []), signed=terms.shortfalls)
+    principles = {"principles": settled.principles} if "principles" in training else {}
     return {
         **training,
+        **principles,
         "weights": _weights(tensors, terms),
         "runtime": _runtime(subjects, terms),
         "delegations": [

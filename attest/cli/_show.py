@@ -80,7 +80,8 @@ def _principles(tree: Tree, principles: Any) -> None:
     if not isinstance(principles, list) or not principles:
         return
     table = Table(box=None)
-    for column in ("id", "class", "band", "layers", "profile", "in band"):
+    columns = ("id", "class", "band", "layers", "profile", "in band", "resistance")
+    for column in columns:
         table.add_column(column, overflow="fold")
     for principle in principles[:_MAX_ROWS]:
         if isinstance(principle, dict):
@@ -97,9 +98,36 @@ def _principle(principle: Mapping[str, Any]) -> list[str]:
         shortened(principle.get("class", "")),
         _band(routing.get("band")),
         shortened(routing.get("layers", "")),
-        heat(profile.get("p")) or "not measured",
+        _profile(profile),
         shortened(profile.get("inBand", "")),
+        _resistance(_object(principle.get("resistance"))),
     ]
+
+
+def _profile(profile: Mapping[str, Any]) -> str:
+    blocks = heat(profile.get("layers")) or "not measured"
+    marks = [
+        word
+        for word, holds in {
+            "INVALID": profile.get("valid") is False,
+            "carried": profile.get("carried") is True,
+            "of parent": profile.get("of") == "parent",
+        }.items()
+        if holds
+    ]
+    return " ".join([blocks, *marks])
+
+
+def _resistance(resistance: Mapping[str, Any]) -> str:
+    """Steps until half was lost under the worst attack, and whether that is enough."""
+    worst = _object(_object(resistance.get("measured")).get("worst"))
+    required = _object(resistance.get("required"))
+    found = shortened(worst.get("stepsBelowHalf", "not measured"))
+    parts = [f">{found}" if worst.get("censored") is True else found]
+    if required:
+        parts.append(f"of {shortened(required.get('minStepsBelowHalf', ''))}")
+        parts.append("met" if resistance.get("met") is True else "NOT MET")
+    return " ".join(parts) if resistance else ""
 
 
 def _band(band: Any) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "Name",
     "Output",
     "Run",
+    "Shortfalls",
     "Statement",
     "StatusIndex",
     "StatusUri",
@@ -35,7 +36,18 @@ Keys = Annotated[
 ]
 Run = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help=f"Training run: its {TRAINING_FILE} is read."),
+    typer.Option(
+        metavar="DIR",
+        help=f"Training run: its {TRAINING_FILE} is read and compared with its files.",
+    ),
+]
+Shortfalls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sign-shortfall",
+        metavar="PRINCIPLE",
+        help="Sign that this principle misses its resistance requirement; repeatable.",
+    ),
 ]
 Statement = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"A {TRAINING_FILE}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,10 +25,9 @@ from attest.cli._read import (
 )
 from attest.cli._run import Answer, command, new_app
 from attest.cli._sign import (
-    TRAINING_FILE,
+    read_account,
     read_prompts,
     read_signers,
-    read_training,
     refuse_existing,
     serving_dtypes,
     write_new,
@@ -44,6 +43,9 @@ from attest.log.note import KeyKind
 from attest.manifest import Manifest, open_manifest, sign_statement
 from attest.recall import Reference, read_reference
 from attest.statement import Terms, build_predicate
+
+if TYPE_CHECKING:
+    from attest.training.binding import Bound
 
 __all__ = ["app"]
 
@@ -75,6 +77,7 @@ def sign(  # noqa: PLR0913  # one parameter per option
     key: options.Keys,
     run: options.Run = None,
     statement: options.Statement = None,
+    sign_shortfall: options.Shortfalls = None,
     name: options.Name = "",
     version: options.Version = "",
     delegate: options.Delegates = None,
@@ -95,20 +98,32 @@ def sign(  # noqa: PLR0913  # one parameter per option
 
     It lists every file of the directory and every tensor, takes the training's account
     from the run, and allows the runtime that the options describe, nothing else.
+
+    With --run, what the account says of constitution, schedule, data, ledger, profile,
+    resistance, trace and weights is first compared with what lies in the run. A
+    requirement of the constitution that was missed stops the signing, where the
+    constitution wants that.
     """
     path = output or directory / MANIFEST_NAME
     refuse_existing(path)
-    if run and statement:
-        raise typer.BadParameter("give either --run or --statement")
     # All that can be wrong in a small file is found before gigabytes are read.
     signers = read_signers(key)
-    training = read_training(run / TRAINING_FILE if run else statement, (name, version))
+    account = read_account(
+        context,
+        run=run,
+        statement=statement,
+        name=name,
+        version=version,
+        shortfalls=sign_shortfall or (),
+    )
     delegates = [read_public_key(file) for file in delegate or ()]
     prompts = read_prompts(context, system_prompt or ())
     logs = read_vkeys(log, KeyKind.LOG)
     witnesses = read_vkeys(witness, KeyKind.WITNESS)
     status = _status(status_uri, status_index)
     model = digest_model(context, directory)
+    if account.bound is not None and model.root is not None:
+        account.bound.check_weights(model.root)
     terms = Terms(
         # For gateways whose clock is a little behind.
         not_before=now() - 60,
@@ -123,8 +138,9 @@ def sign(  # noqa: PLR0913  # one parameter per option
         witnesses=witnesses,
         status=status,
         supersedes=_known([supersedes])[0].digest if supersedes else None,
+        shortfalls=sign_shortfall or (),
     )
-    manifest, envelope = _signed(model, training, terms, signers)
+    manifest, envelope = _signed(model, account.statement, terms, signers)
     write_new(path, envelope)
     return Answer(
         {"path": str(path), **_summary(manifest)},
@@ -133,9 +149,17 @@ def sign(  # noqa: PLR0913  # one parameter per option
             f"by {', '.join(manifest.signed_by)}\n"
             f"{_weights(manifest)}\n"
             f"{_validity(manifest)}\n"
+            f"{_bound_lines(account.bound)}"
             f"written to {clean(str(path))}"
         ),
     )
+
+
+def _bound_lines(bound: "Bound | None") -> str:
+    if bound is None:
+        return ""
+    lines = [status_line("ok", name, what) for name, what in bound.checked]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _status(uri: str, index: int | None) -> Reference | None:

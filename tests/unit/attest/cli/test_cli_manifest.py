@@ -4,13 +4,16 @@ import time
 
 import numpy as np
 import pytest
+from fakes.run import make_run, profile
 from fakes.world import make_world
 from safetensors.numpy import save_file
 
 from attest.digests import digest
+from attest.hashing import hash_tensors, scan_model
 from attest.keys import PublicKey
 from attest.manifest import open_manifest
 from attest.verity import listed_verity, verity_digest
+from attest.weights import tensor_root
 
 MANIFEST = "training-manifest.json"
 TRAINING = {
@@ -21,7 +24,7 @@ TRAINING = {
             "id": "refuse",
             "class": "safety-critical",
             "routing": {"band": {"from": 500, "to": 1000}, "layers": [3, 4]},
-            "profile": {"p": ["0.1", "0", "0.9"], "inBand": "0.85"},
+            "profile": profile(layers=["0.1", "0", "0.9"], inBand="0.85"),
         },
         {"id": "evil\x1b[31m", "class": "[red]adaptable[/]"},
     ],
@@ -40,11 +43,17 @@ def opened(path, keys):
 
 
 @pytest.fixture
-def run_folder(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "training.json").write_text(json.dumps(TRAINING))
-    return folder
+def statement(tmp_path):
+    path = tmp_path / "training.json"
+    path.write_text(json.dumps(TRAINING))
+    return path
+
+
+@pytest.fixture
+def run_folder(tmp_path, model):
+    """A run whose model is the directory `model`."""
+    root = tensor_root(hash_tensors(scan_model(model)))
+    return make_run(tmp_path / "run", weights=root)
 
 
 @pytest.fixture
@@ -66,16 +75,106 @@ def verify(attest, signed, keys):
 
 
 def test_sign_takes_the_account_of_the_run(sign, model, keys, run_folder):
-    result = sign("--run", run_folder)
+    result = sign("--run", run_folder.path)
     assert result.exit_code == 0, result.stderr
+    assert "10 records, 2 stages" in result.stdout
     manifest = opened(model / MANIFEST, keys)
     assert (manifest.model_name, manifest.model_version) == ("toy", "2")
-    assert manifest.constitution == TRAINING["constitution"]
-    assert manifest.predicate["principles"] == TRAINING["principles"]
+    for member, value in run_folder.statement.items():
+        assert manifest.predicate[member] == value
     assert MANIFEST not in manifest.subjects
     assert "model.safetensors" in manifest.subjects
     assert manifest.not_before <= time.time() < manifest.not_after
     assert not manifest.free_sharding
+
+
+def edit_ledger(folder):
+    path = folder.path / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"refuse-00", b"refuse-01", 1))
+
+
+def cut_ledger(folder):
+    path = folder.path / "ledger.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (edit_ledger, "ledger_edited: the change lies in records 0 to 4"),
+        (cut_ledger, "ledger_cut: record 9 is torn"),
+        (
+            lambda f: (f.path / "profile.json").unlink(),
+            "run_mismatch: profile.json: expected",
+        ),
+        (lambda f: f.resistance(met=True, suite="mild"), "run_mismatch: 'mild'"),
+    ],
+)
+def test_run_that_does_not_fit_is_a_definite_no(
+    sign, model, run_folder, spoil, problem
+):
+    code, _, words = problem.partition(": ")
+    spoil(run_folder)
+    result = sign("--run", run_folder.path, "--format", "json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == code
+    assert words in error["message"]
+    assert error["hint"]
+    assert not (model / MANIFEST).exists()
+
+
+def test_other_weights_than_the_runs_are_a_definite_no(sign, model, run_folder):
+    _flip(model / "model.safetensors")
+    result = sign("--run", run_folder.path)
+    assert result.exit_code == 1
+    assert "model directory, tensor root" in result.stderr
+    assert not (model / MANIFEST).exists()
+
+
+@pytest.fixture
+def short_of_ten(tmp_path, model):
+    root = tensor_root(hash_tensors(scan_model(model)))
+    return lambda on_miss: (
+        make_run(tmp_path / "short", weights=root, steps=4, on_miss=on_miss).path
+    )
+
+
+def test_missed_requirement_stops_the_signing(sign, model, short_of_ten):
+    result = sign("--run", short_of_ten("fail"), "--format", "json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "shortfall"
+    assert "'refuse': expected at least 10 steps" in error["message"]
+    assert "found 4 under 'full'" in error["message"]
+    assert "--sign-shortfall refuse" in error["hint"]
+    assert not (model / MANIFEST).exists()
+
+
+def test_shortfall_is_signed_as_such(sign, model, keys, short_of_ten):
+    result = sign("--run", short_of_ten("fail"), "--sign-shortfall", "refuse")
+    assert result.exit_code == 0, result.stderr
+    assert "note: shortfall: principle 'refuse'" in result.stderr
+    [refuse, _] = opened(model / MANIFEST, keys).predicate["principles"]
+    assert refuse["resistance"]["shortfall"] == "not-met"
+    assert refuse["resistance"]["met"] is False
+
+
+@pytest.mark.parametrize("on_miss", ["warn", "record"])
+def test_softer_requirement_is_signed_and_recorded(
+    sign, model, keys, short_of_ten, on_miss
+):
+    result = sign("--run", short_of_ten(on_miss))
+    assert result.exit_code == 0, result.stderr
+    assert ("note: shortfall" in result.stderr) is (on_miss == "warn")
+    [refuse, _] = opened(model / MANIFEST, keys).predicate["principles"]
+    assert refuse["resistance"]["shortfall"] == "not-met"
+
+
+def test_stale_permission_for_a_shortfall_is_refused(sign, model, run_folder):
+    result = sign("--run", run_folder.path, "--sign-shortfall", "refuse")
+    assert result.exit_code == 4
+    assert not (model / MANIFEST).exists()
 
 
 def test_sign_allows_what_the_options_say(sign, model, keys, tmp_path):
@@ -352,8 +451,8 @@ def test_show_says_that_nothing_is_verified(attest, signed):
     assert json.loads(shown)["verified"] is False
 
 
-def test_show_has_it_all(sign, attest, model, run_folder, keys):
-    sign("--run", run_folder, "--delegate", keys / "issuer.pub.pem")
+def test_show_has_it_all(sign, attest, model, statement, keys):
+    sign("--statement", statement, "--delegate", keys / "issuer.pub.pem")
     text = attest("manifest", "show", model / MANIFEST).stdout
     for words in (
         *("toy 2", digest(b"c"), "safety-critical", "50 % to 100 %", "0.85", "sft"),
@@ -362,8 +461,8 @@ def test_show_has_it_all(sign, attest, model, run_folder, keys):
         assert words in text
 
 
-def test_show_cannot_be_made_to_drive_the_terminal(sign, attest, model, run_folder):
-    sign("--run", run_folder)
+def test_show_cannot_be_made_to_drive_the_terminal(sign, attest, model, statement):
+    sign("--statement", statement)
     text = attest("manifest", "show", model / MANIFEST).stdout
     assert "\x1b" not in text
     assert r"evil\x1b[31m" in text

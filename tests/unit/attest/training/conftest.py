@@ -1,5 +1,11 @@
 import pytest
 import torch
+from fakes.tiny_model import make_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def pristine_tiny(tmp_path_factory):
+    return make_tiny_llama(tmp_path_factory.mktemp("pristine") / "model")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,82 @@
+"""What the records of a ledger say that a statement about the run says too."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from attest.errors import RunMismatchError
+from attest.training._mismatch import expect_equal, mismatch
+from attest.training.constitution import Constitution
+from attest.training.ledger.form import LedgerSummary
+
+__all__ = ["Events"]
+
+
+class Events:
+    """Looks at every record, and says at the end what does not fit the statement.
+
+    Args:
+        constitution: whose digest and principle ids records must carry, where they
+            carry any; None checks neither.
+        schedule: the digest of the schedule, likewise.
+    """
+
+    def __init__(self, constitution: Constitution | None, schedule: str | None) -> None:
+        self._wanted = {"schedule": schedule}
+        self._ids: set[str] | None = None
+        if constitution is not None:
+            self._wanted["constitution"] = constitution.digest
+            self._ids = {principle.id for principle in constitution.principles}
+        self._problem: RunMismatchError | None = None
+        # Where a stage's first and last record stand.
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def visit(self, record: dict[str, Any]) -> None:
+        """Take the next record; never raises, since edits are to be found first."""
+        if self._problem is None:
+            try:
+                self._look(record)
+            except RunMismatchError as error:
+                self._problem = error
+
+    def check(self, names: Sequence[str], heads: Sequence[LedgerSummary]) -> None:
+        """Return when all records fit, and the stages' records stand below their heads.
+
+        Args:
+            names: the stages of the statement, in order.
+            heads: the state of the ledger after each.
+
+        Raises:
+            RunMismatchError: names the record, what was expected and what was found.
+        """
+        if self._problem is not None:
+            raise self._problem
+        expect_equal("ledger.jsonl, stages", list(names), list(self._spans))
+        start = 0
+        for name, head in zip(names, heads, strict=True):
+            first, last = self._spans[name]
+            if not start <= first <= last < head.size:
+                raise mismatch(
+                    f"ledger.jsonl, records of stage {name}",
+                    f"all in {start} to {head.size - 1}",
+                    f"{first} to {last}",
+                )
+            start = head.size
+
+    def _look(self, record: dict[str, Any]) -> None:
+        number = record["seq"]
+        place = f"ledger.jsonl, record {number}"
+        stage = record.get("stage")
+        if isinstance(stage, str):
+            first, _ = self._spans.get(stage, (number, number))
+            self._spans[stage] = (first, number)
+        for key, wanted in self._wanted.items():
+            if wanted is not None and key in record:
+                expect_equal(f"{place}, {key}", wanted, record[key])
+        if self._ids is None:
+            return
+        more = record.get("principles")
+        for found in (record.get("principle"), *(more if type(more) is list else ())):
+            if found is not None and not (type(found) is str and found in self._ids):
+                raise mismatch(
+                    f"{place}, principle", "one of the constitution", repr(found)
+                )
