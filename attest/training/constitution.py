@@ -2,18 +2,33 @@
 
 Its digest is SHA-256 over the RFC 8785 form of the parsed object, so comments, quoting
 and key order do not count and every other change does.
+
+`constitution.schema.json` beside this module says the same for editors, as far as a
+JSON Schema can: it does not see that ids are unique, that anchors name principles, that
+`from` is below `to`, that layers ascend, or that no held-out file is trained on.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import ConstitutionError, FormatError
+from attest.training.principles import (
+    UNITS,
+    Band,
+    Constitution,
+    DataSelector,
+    EmptyBandError,
+    Evaluation,
+    Principle,
+    PrincipleWithoutDataError,
+    Requirement,
+    UnknownPrincipleError,
+)
 from attest.training.strict_yaml import read_yaml
 
 __all__ = [
@@ -21,9 +36,13 @@ __all__ = [
     "SCHEMA",
     "Band",
     "Constitution",
+    "DataSelector",
+    "EmptyBandError",
     "Evaluation",
     "Principle",
+    "PrincipleWithoutDataError",
     "Requirement",
+    "UnknownPrincipleError",
     "load_constitution",
     "parse_constitution",
 ]
@@ -37,140 +56,15 @@ _MAX_PRINCIPLES = 256
 _HINT = "correct the file, then: attest constitution check FILE"
 
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+# Relative, with forward slashes, and nothing that leads out of the data directory.
+_PATH = re.compile(
+    r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f]+"
+    r"(?:/(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f]+)*\Z"
+)
 _SEMVER = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2}\Z", re.ASCII)
 _CLASSES = ("safety-critical", "adaptable", "capability")
 _PREDICATES = ("contains", "exact", "starts-with")
 _ON_MISS = ("fail", "warn", "record")
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """Which blocks of a model a principle may change.
-
-    Either `layers` names them, or a block l of n belongs when its centre (l + 1/2) / n
-    lies in [start, stop), both in thousandths of the depth.
-    """
-
-    start: int = 0
-    stop: int = 1000
-    layers: tuple[int, ...] = ()
-
-    def members(self, count: int) -> tuple[int, ...]:
-        """The block numbers of a model with `count` blocks, ascending.
-
-        Raises:
-            ConstitutionError: the band holds no block of such a model, or names one
-                that it does not have.
-        """
-        if self.layers:
-            if self.layers[-1] >= count:
-                raise ConstitutionError(
-                    f"band: expected layers below {count}, found {self.layers[-1]}",
-                    hint="name layers that the model has, or give a band in "
-                    "thousandths of its depth",
-                )
-            return self.layers
-        # In integers: (l + 1/2) / n >= start / 1000  <=>  1000 (2l + 1) >= 2n start.
-        found = tuple(
-            layer
-            for layer in range(count)
-            if 2 * count * self.start <= 1000 * (2 * layer + 1) < 2 * count * self.stop
-        )
-        if not found:
-            raise ConstitutionError(
-                f"band: {self} holds the centre of no layer of {count}",
-                hint=f"make it at least {-(-1000 // count)} thousandths wide",
-            )
-        return found
-
-    def __str__(self) -> str:
-        if self.layers:
-            return "layers " + ",".join(map(str, self.layers))
-        return f"{self.start}-{self.stop}"
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How held-out answers are judged: a predicate over the text, and its word."""
-
-    predicate: Literal["contains", "exact", "starts-with"]
-    heldout: str
-    value: str = ""
-
-    def holds(self, answer: str, expected: str) -> bool:
-        """Whether an answer keeps the principle.
-
-        `exact` compares with the item's expected answer; the others look for the
-        predicate's own word and ignore the expected answer.
-        """
-        if self.predicate == "exact":
-            return answer == expected
-        if self.predicate == "starts-with":
-            return answer.startswith(self.value)
-        return self.value in answer
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """What resistance the authors ask for, and what a miss does to signing."""
-
-    attack_suite: str
-    min_steps_below_half: int
-    on_miss: Literal["fail", "warn", "record"]
-
-
-@dataclass(frozen=True, slots=True)
-class Principle:
-    """One principle.
-
-    Attributes:
-        band: None for a capability that is only anchored, never trained for itself.
-        anchors: how many rows of each other principle join every batch of this one.
-            They decide where a principle ends up as much as the band does, hence
-            the ledger records them per sample.
-        digest: of the principle's own RFC 8785 form.
-    """
-
-    id: str
-    title: str
-    kind: Literal["safety-critical", "adaptable", "capability"]
-    text: str
-    band: Band | None
-    anchors: Mapping[str, int]
-    evaluation: Evaluation | None
-    requirement: Requirement | None
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Constitution:
-    """A parsed constitution; its digest covers every field of the file."""
-
-    id: str
-    version: str
-    principles: tuple[Principle, ...]
-    digest: str
-
-    def principle(self, name: str) -> Principle:
-        """The principle of that id.
-
-        Raises:
-            ConstitutionError: there is none, as when a batch names a principle that
-                the constitution does not have.
-        """
-        for principle in self.principles:
-            if principle.id == name:
-                return principle
-        known = ", ".join(p.id for p in self.principles)
-        raise ConstitutionError(
-            f"principle {name!r}: expected one of {known}",
-            hint="correct the row's principle or add it to the constitution",
-        )
-
-    @property
-    def routed(self) -> tuple[Principle, ...]:
-        """The principles that have a band, in file order."""
-        return tuple(p for p in self.principles if p.band is not None)
 
 
 def load_constitution(path: Path) -> Constitution:
@@ -183,11 +77,13 @@ def load_constitution(path: Path) -> Constitution:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConstitutionError(f"{path}: {error.strerror or error}") from error
+        raise ConstitutionError(
+            f"{path}: {error.strerror or error}", hint="check the path"
+        ) from error
     try:
         return parse_constitution(data)
     except ConstitutionError as error:
-        raise ConstitutionError(f"{path}: {error}", hint=error.hint) from error
+        raise type(error)(f"{path}: {error}", hint=error.hint) from error
 
 
 def parse_constitution(data: bytes) -> Constitution:
@@ -226,6 +122,7 @@ def _check_names(principles: Sequence[Principle]) -> None:
             _fail("principles", f"two principles have the id {name!r}")
     if all(p.band is None for p in principles):
         _fail("principles", "none has a band, so there is nothing to train")
+    _check_heldout(principles)
     for principle in principles:
         for other in principle.anchors:
             if other == principle.id or other not in (*names, "others"):
@@ -235,12 +132,23 @@ def _check_names(principles: Sequence[Principle]) -> None:
                 )
 
 
+def _check_heldout(principles: Sequence[Principle]) -> None:
+    heldout = {p.evaluation.heldout for p in principles if p.evaluation}
+    for principle in principles:
+        files = principle.data.files if principle.data else ()
+        for file in sorted(heldout.intersection(files)):
+            _fail(
+                f"principle {principle.id}, data",
+                f"{file} is held out for an evaluation, so it cannot be trained on",
+            )
+
+
 def _principle(row: Any, path: str) -> Principle:
     body = _fields(
         row,
         path,
         ("id", "title", "class", "text"),
-        ("band", "anchors", "evaluation", "requirement"),
+        ("band", "anchors", "data", "evaluation", "requirement"),
     )
     name = _identifier(body["id"], f"{path}.id")
     if name == "others":
@@ -259,6 +167,7 @@ def _principle(row: Any, path: str) -> Principle:
         evaluation=_evaluation(body.get("evaluation"), f"{path}.evaluation"),
         requirement=_requirement(body.get("requirement"), f"{path}.requirement"),
         digest=digest(canonical(row)),
+        data=_data(body["data"], f"{path}.data") if "data" in body else None,
     )
 
 
@@ -266,19 +175,55 @@ def _band(value: Any, path: str) -> Band:
     if value == "all":
         return Band()
     if isinstance(value, dict) and "layers" in value:
-        layers = _fields(value, path, ("layers",))["layers"]
-        if not isinstance(layers, list) or not layers:
-            _fail(f"{path}.layers", "expected a list of block numbers")
+        body = _fields(value, path, ("layers",), ("units",))
+        layers = _list(body["layers"], f"{path}.layers", 10_000, "block numbers")
         numbers = tuple(_integer(n, f"{path}.layers", 0, 9999) for n in layers)
         if sorted(set(numbers)) != list(numbers):
             _fail(f"{path}.layers", "expected ascending numbers, each once")
-        return Band(layers=numbers)
-    body = _fields(value, path, ("from", "to"))
+        return Band(layers=numbers, units=_units(body, path))
+    body = _fields(value, path, ("from", "to"), ("units",))
     start = _integer(body["from"], f"{path}.from", 0, 1000)
     stop = _integer(body["to"], f"{path}.to", 0, 1000)
     if start >= stop:
         _fail(path, f"expected from below to, found {start} and {stop}")
-    return Band(start, stop)
+    return Band(start, stop, units=_units(body, path))
+
+
+def _units(body: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    if "units" not in body:
+        return ()
+    named = _list(body["units"], f"{path}.units", len(UNITS), "units")
+    chosen = [_choice(unit, f"{path}.units", UNITS) for unit in named]
+    _once(chosen, f"{path}.units")
+    return tuple(unit for unit in UNITS if unit in chosen)
+
+
+def _data(value: Any, path: str) -> DataSelector:
+    body = _fields(value, path, (), ("files", "where"))
+    if not body:
+        _fail(path, "expected files, where or both")
+    files: list[str] = []
+    if "files" in body:
+        named = _list(body["files"], f"{path}.files", 64, "paths")
+        files = [_file(name, f"{path}.files") for name in named]
+        _once(files, f"{path}.files")
+    where = _where(body["where"], f"{path}.where") if "where" in body else {}
+    return DataSelector(tuple(files), MappingProxyType(where))
+
+
+def _where(value: Any, path: str) -> dict[str, tuple[str | int | bool, ...]]:
+    if not isinstance(value, dict) or not 1 <= len(value) <= 16:
+        _fail(path, "expected 1 to 16 members of a row with the values to accept")
+    where = {}
+    for name, wanted in value.items():
+        place = f"{path}.{_text(name, path, 64)}"
+        many = isinstance(wanted, list)
+        values = _list(wanted, place, 64, "values") if many else [wanted]
+        if not all(isinstance(item, str | int) for item in values):
+            _fail(place, "expected text, a whole number, true or false")
+        _once(values, place)
+        where[name] = tuple(values)
+    return where
 
 
 def _anchors(value: Any, path: str) -> Mapping[str, int]:
@@ -297,7 +242,7 @@ def _evaluation(value: Any, path: str) -> Evaluation | None:
     if (predicate == "exact") == ("value" in body):
         _fail(path, "contains and starts-with need a value, exact has none")
     word = _text(body["value"], f"{path}.value", 200) if "value" in body else ""
-    return Evaluation(predicate, _text(body["heldout"], f"{path}.heldout", 200), word)
+    return Evaluation(predicate, _file(body["heldout"], f"{path}.heldout"), word)
 
 
 def _requirement(value: Any, path: str) -> Requirement | None:
@@ -339,6 +284,25 @@ def _identifier(value: Any, path: str) -> str:
     if not _ID.match(text):
         _fail(path, f"expected lower-case letters, digits and hyphens, found {text!r}")
     return text
+
+
+def _file(value: Any, path: str) -> str:
+    text = _text(value, path, 200)
+    if not _PATH.match(text):
+        _fail(path, f"expected a path below the data directory, found {text!r}")
+    return text
+
+
+def _list(value: Any, path: str, limit: int, what: str) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= limit:
+        _fail(path, f"expected a list of {what}, 1 to {limit}")
+    return value
+
+
+def _once(values: Sequence[Any], path: str) -> None:
+    # By type too: to Python, true and 1 are the same.
+    if len({(type(value), value) for value in values}) != len(values):
+        _fail(path, "expected each value once")
 
 
 def _text(value: Any, path: str, limit: int) -> str:

@@ -2,7 +2,8 @@
 
 YAML 1.1 and 1.2 readers disagree on `no`, `1_000`, `012`, `1e3` and dates, and an
 alias hides what a reader believes to see. All of these are refused, as are tags, nulls,
-floats and keys that stand twice.
+floats, keys that stand twice, and characters that make people read another text than
+machines do: controls, and marks that turn the direction of writing (CVE-2021-42574).
 """
 
 import re
@@ -24,6 +25,12 @@ _AMBIGUOUS = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|0o[0-7]+|[yYnN])\Z"
 )
 
+# Controls but tab and line feed, turns of direction, byte order marks, halves of pairs.
+_DECEPTIVE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff"
+    r"\ufffe\uffff\ud800-\udfff]"
+)
+
 
 def read_yaml(data: bytes, *, max_bytes: int) -> Any:
     """The value of exactly one YAML document of maps, lists, text, integers, booleans.
@@ -34,21 +41,33 @@ def read_yaml(data: bytes, *, max_bytes: int) -> Any:
     """
     if len(data) > max_bytes:
         raise FormatError(f"YAML: {len(data)} bytes, at most {max_bytes} are read")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise FormatError("YAML: not UTF-8") from None
+    text = _decoded(data)
     try:
         _check_events(yaml.parse(text, Loader=yaml.SafeLoader))
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        problem = str(error.problem or error.context or "not YAML")
-        _fail(error.problem_mark, problem)
-    except yaml.YAMLError:
-        raise FormatError("YAML: holds a character that YAML does not allow") from None
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or getattr(error, "context", None)
+        _fail(getattr(error, "problem_mark", None), str(problem or "not YAML"))
     if node is None:
         raise FormatError("YAML: the document is empty")
     return _value(node)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise FormatError("YAML: not UTF-8") from None
+    # In comments too: for YAML 1.1, and not for 1.2, U+2028 ends a comment.
+    hidden = _DECEPTIVE.search(text)
+    if hidden:
+        line = text.count("\n", 0, hidden.start()) + 1
+        raise FormatError(f"YAML: line {line}: {_character(hidden)}")
+    return text
+
+
+def _character(found: re.Match[str]) -> str:
+    return f"character U+{ord(found.group()):04X} is not allowed"
 
 
 def _fail(mark: Any, problem: str) -> NoReturn:
@@ -95,6 +114,9 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
 
 def _scalar(node: Any) -> str | int | bool:
     text: str = node.value
+    hidden = _DECEPTIVE.search(text)
+    if hidden:
+        _fail(node.start_mark, _character(hidden))
     kind = node.tag.rpartition(":")[2]
     if node.style is not None:
         return text
