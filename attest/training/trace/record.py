@@ -1,0 +1,133 @@
+"""The files of a trace: exact deltas per principle and a sketch per step."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from attest.errors import ConfigurationError
+from attest.training.trace.values import SKETCHES, trace_digests
+
+__all__ = ["FORMAT", "Record", "Track", "sketch_digest"]
+
+FORMAT = "attest-trace/1"
+
+
+@dataclass(slots=True)
+class Track:
+    """What is kept of the steps of one principle.
+
+    Attributes:
+        names: the tensors that its steps may change, sorted.
+        deltas: the exact sum of their changes, float32.
+        sketches: one row per step: float16, divided by the largest magnitude in it.
+        scales: that magnitude.
+        steps: number of each step among all that were observed, from 0.
+    """
+
+    names: tuple[str, ...]
+    deltas: dict[str, torch.Tensor]
+    sketches: list[torch.Tensor] = field(default_factory=list)
+    scales: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Record:
+    """All tracks of a run, by principle; "" stands for unrouted steps.
+
+    Attributes:
+        side: a matrix is sketched by side x side numbers.
+        units: unit (`L00`, ...) of every tensor, in the order of the model.
+    """
+
+    side: int
+    units: Mapping[str, str]
+    tracks: dict[str, Track] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Write `deltas-*.safetensors` and `sketches.safetensors` into a new folder.
+
+        Returns their digests, as `training.trace` of the statement.
+
+        Raises:
+            FileExistsError: the folder exists.
+        """
+        folder.mkdir(parents=True)
+        sketches: dict[str, torch.Tensor] = {}
+        for principle, track in self.tracks.items():
+            deltas = {name: t.cpu().contiguous() for name, t in track.deltas.items()}
+            save_file(deltas, folder / _deltas_file(principle))
+            sketches[f"{principle}/sketch"] = torch.stack(track.sketches)
+            sketches[f"{principle}/scale"] = torch.tensor(track.scales)
+            sketches[f"{principle}/step"] = torch.tensor(track.steps)
+        names = {principle: track.names for principle, track in self.tracks.items()}
+        content = {"side": self.side, "units": list(self.units.items()), "names": names}
+        metadata = {"format": FORMAT, "content": json.dumps(content)}
+        save_file(sketches, folder / SKETCHES, metadata=metadata)
+        for file in folder.iterdir():
+            file.chmod(0o600)  # they tell about training data
+        return trace_digests(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """What `write` wrote.
+
+        Raises:
+            ConfigurationError: a file is missing, of another format, or damaged.
+        """
+        path = folder / SKETCHES
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ConfigurationError(f"{path}: expected format {FORMAT}")
+            content = json.loads(metadata["content"])
+            sketches = load_file(path)
+            record = cls(int(content["side"]), dict(content["units"]))
+            for principle, names in content["names"].items():
+                record.tracks[principle] = Track(
+                    tuple(names),
+                    load_file(folder / _deltas_file(principle)),
+                    list(sketches[f"{principle}/sketch"]),
+                    sketches[f"{principle}/scale"].tolist(),
+                    sketches[f"{principle}/step"].tolist(),
+                )
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"{folder}: no complete trace: {type(error).__name__}",
+                hint="record the run with a TraceRecorder, which writes RUN/trace",
+            ) from error
+        return record
+
+    def parent(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors that steps changed, as they were before all of them.
+
+        `weights` are those after the last step. Exact up to float32 rounding of the
+        sums, so a trace needs no second copy of the parent.
+        """
+        parent: dict[str, torch.Tensor] = {}
+        for track in self.tracks.values():
+            for name, delta in track.deltas.items():
+                start = parent.get(name)
+                before = weights[name].detach().float() if start is None else start
+                parent[name] = before - delta.to(before.device)
+        return parent
+
+
+def sketch_digest(sketch: torch.Tensor, scale: float) -> str:
+    """SHA-256 over the float16 numbers, then the float32 scale, little-endian."""
+    data = sketch.numpy().astype("<f2").tobytes()
+    data += torch.tensor([scale]).numpy().astype("<f4").tobytes()
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _deltas_file(principle: str) -> str:
+    return f"deltas-{principle}.safetensors" if principle else "deltas.safetensors"
