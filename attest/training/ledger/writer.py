@@ -8,16 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from attest.canonical import canonical
 from attest.errors import FormatError, LedgerError
 from attest.log.merkle import Frontier
 from attest.training.ledger.form import (
-    MAX_RECORD_BYTES,
     LedgerOrderError,
     LedgerSummary,
     lines,
     open_ledger,
     parse_record,
+    record_line,
     record_seq,
     root_text,
 )
@@ -35,6 +34,7 @@ class Ledger:
 
     def __init__(self, file: FileIO, frontier: Frontier) -> None:
         self._file, self._frontier = file, frontier
+        self._end = file.tell()
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -106,14 +106,9 @@ class Ledger:
             raise LedgerError("ledger: 'seq' is the ledger's own field")
         number = self.size
         try:
-            line = canonical({**record, "seq": number})
+            line = record_line({**record, "seq": number})
         except FormatError as error:
             raise LedgerError(f"ledger: record {number}: {error}") from error
-        if len(line) > MAX_RECORD_BYTES:
-            raise LedgerError(
-                f"ledger: record {number}: expected at most {MAX_RECORD_BYTES} bytes, "
-                f"found {len(line)}"
-            )
         self._write(line + b"\n")
         self._frontier.append(line)
         return number
@@ -141,18 +136,18 @@ class Ledger:
 
     def _write(self, data: bytes) -> None:
         # Unbuffered: a buffer would keep what the disk refused and write it later.
-        start = self._file.tell()
         try:
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            self._file.truncate(start)
-            self._file.seek(start)
+            self._file.truncate(self._end)
+            self._file.seek(self._end)
             raise LedgerError(
                 f"ledger: record {self.size} cannot be written: {error.strerror}",
                 hint="make room, then resume; all earlier records are safe",
             ) from error
+        self._end += len(data)
 
 
 def _lock(file: FileIO, path: Path) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attest.canonical import canonical
+from attest.cli.exits import ExitCode, exit_code
+from attest.digests import digest
 from attest.errors import FormatError, LedgerError
 from attest.log.merkle import MerkleTree, leaf_hash, verify_inclusion
 from attest.training.ledger import (
@@ -26,6 +28,7 @@ from attest.training.ledger import (
     read_ledger,
     verify_ledger,
 )
+from attest.training.ledger.form import record_line
 
 
 @pytest.fixture
@@ -80,6 +83,30 @@ def test_root_is_a_merkle_root_with_inclusion_proofs(path):
 def test_empty(path):
     Ledger.create(path).close()
     assert verify_ledger(path).size == 0
+
+
+@pytest.mark.parametrize(
+    "first", [LedgerSummary(0, "sha256:" + "0" * 64), LedgerSummary(-1, digest(b""))]
+)
+def test_head_that_no_ledger_can_have(path, first):
+    whole = fill(path)
+    with pytest.raises(LedgerEditedError):
+        verify_ledger(path, first, whole)
+
+
+def test_empty_head_hides_no_edit(path):
+    whole, empty = fill(path), LedgerSummary(0, digest(b""))
+    verify_ledger(path, empty, whole)
+    rows = lines(path)
+    rewrite(path, [rows[0].replace(b"3f8", b"3f7"), *rows[1:]])
+    with pytest.raises(LedgerEditedError):
+        verify_ledger(path, empty, whole)
+
+
+def test_definite_no_has_its_exit_code(path):
+    for error in (LedgerCutError, LedgerEditedError, LedgerOrderError):
+        assert exit_code(error("x")) is ExitCode.FALSE
+    assert exit_code(LedgerError("x")) is ExitCode.CONFIGURATION
 
 
 def test_stage_summaries_are_prefixes(path):
@@ -249,6 +276,80 @@ def test_kill_loses_at_most_the_record_in_progress(path):
     with Ledger.resume(path) as ledger:
         assert ledger.size > acknowledged
     verify_ledger(path)
+
+
+# Keys that sort differently by code points and by UTF-16 units among them.
+TEXT = st.text(max_size=6) | st.sampled_from(
+    ['\x7f\x00\x1f"\\/\b\f\n\r\t', "\U0001f600", "\uffee", "\u2028"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | TEXT | st.integers(-(2**53) + 1, 2**53 - 1),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def depth(value):
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth, items), default=0)
+    return 0
+
+
+@given(st.dictionaries(TEXT, VALUES, max_size=5).filter(lambda v: depth(v) <= 8))
+def test_line_is_rfc_8785(record):
+    assert record_line(record) == canonical(record)
+
+
+class Name(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"a": ("x", 1)},
+        {"a": Name("x")},
+        {Name("b"): 1, "a": 2},
+        {"\U0001f600": 1, "\uffee": 2},
+    ],
+)
+def test_unusual_types_are_rfc_8785_too(record):
+    assert record_line(record) == canonical(record)
+
+
+def nested(levels):
+    return {"a": nested(levels - 1)} if levels else {}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"a": 0.5},
+        {"a": [float("nan")]},
+        {"a": {"b": float("inf")}},
+        {"a": 2**53},
+        {"a": -(2**53)},
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        {"a": b"x"},
+        {"a": {1, 2}},
+        {1: 2},
+        nested(8),
+    ],
+)
+def test_record_that_no_reader_would_take_is_not_written(path, record):
+    with Ledger.create(path) as ledger, pytest.raises(LedgerError):
+        ledger.append(record)
+    assert path.read_bytes() == b""
+
+
+def test_deepest_record_can_be_read_back(path):
+    with Ledger.create(path) as ledger:
+        ledger.append(nested(7))
+    assert verify_ledger(path).size == 1
 
 
 @given(st.floats(width=32))
