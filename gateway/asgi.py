@@ -25,19 +25,19 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Fields = Sequence[tuple[bytes, bytes]]
 
-# A client that sends its body a byte at a time holds a slot for this long.
-_BODY_SECONDS = 60.0
-
 
 class ClientGoneError(Exception):
     """The client left before its request was there; nobody is to be answered."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, *, max_bytes: int, seconds: float
+) -> bytes:
     """The whole request body.
 
     Raises:
-        RequestError: larger than `max_bytes` (413), or not there in time (408).
+        RequestError: larger than `max_bytes` (413), or not there in time (408): who
+            sends a byte at a time holds a slot.
         ClientGoneError: the client left.
     """
     for name, value in scope["headers"]:
@@ -46,11 +46,11 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
         if announced.isdigit() and int(announced) > max_bytes:
             raise _too_large(max_bytes)
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             return await _read(receive, max_bytes)
     except TimeoutError:
         raise RequestError(
-            f"the body did not come within {_BODY_SECONDS:.0f} s",
+            f"the body did not come within {seconds:g} s",
             status=408,
             headers=(("connection", "close"),),
         ) from None
@@ -81,8 +81,12 @@ def _too_large(max_bytes: int) -> RequestError:
     )
 
 
-async def completed(task: "asyncio.Task[None]", receive: Receive) -> bool:
+async def completed(
+    task: "asyncio.Task[None]", receive: Receive, gone: "asyncio.Future[None]"
+) -> bool:
     """Whether the task ended before the client left; if not, it is cancelled.
+
+    A client also counts as gone once `gone` is done.
 
     Reading is the only sure way to learn that a client left: most servers drop what is
     sent to one that is gone without a word; a few raise an OSError.
@@ -92,7 +96,7 @@ async def completed(task: "asyncio.Task[None]", receive: Receive) -> bool:
     """
     watching = asyncio.create_task(_disconnect(receive))
     try:
-        await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, watching, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             return False
         await task

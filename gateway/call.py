@@ -1,7 +1,7 @@
 """One attested call, from the parsed request to the last byte of its answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -70,6 +70,7 @@ class Call:
     path: str = ""
     content_type: str = "application/json"
     comment: bool = True
+    abort: Callable[[], None] | None = None
     _response: UpstreamResponse | None = None
     _chunks: AsyncGenerator[bytes] | None = None
     _relay: StreamRelay | None = None
@@ -77,6 +78,7 @@ class Call:
     _failure: HttpError | None = None
     _serving: Serving | None = None
     _stopped: bool = False
+    _sending_since: float | None = None
 
     async def run(self, receive: Receive) -> None:
         """Ask the engine, pass its answer on, have it sealed."""
@@ -93,8 +95,10 @@ class Call:
             await self._release()
 
     async def _fetched(self, receive: Receive) -> bool:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        fetching = asyncio.create_task(self._fetch(gone))
         try:
-            return await completed(asyncio.create_task(self._fetch()), receive)
+            return await completed(fetching, receive, gone)
         except asyncio.CancelledError:
             # The server goes down, and its patience is at an end.
             if self._relay is not None:
@@ -121,26 +125,18 @@ class Call:
 
     # Asking the engine. This part is cancelled when the client leaves.
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, gone: "asyncio.Future[None]") -> None:
+        """Ask, and pass a stream on; `gone` is set when its reader stops reading."""
         self._bound()
-        began = self.exchange.age()
+        began, limit = self.exchange.age(), self.state.limits.answer_seconds
         try:
-            self._response = await self.state.require_engine().open(
-                "POST",
-                self.path,
-                headers=upstream_headers(
-                    self.fields,
-                    self.exchange.request_id,
-                    content_type=self.content_type,
-                ),
-                body=self.exchange.forwarded,
+            async with asyncio.timeout(limit):
+                await self._ask(gone)
+        except TimeoutError:
+            self._stopped = self._relay is not None
+            self._failure = UpstreamError(
+                f"the answer was not there within {limit:g} s", status=504
             )
-            self._chunks = identity(self._response)
-            kind = self._response.headers.get("content-type", "")
-            if kind.lower().startswith("text/event-stream"):
-                await self._stream(self._response, self._chunks)
-            else:
-                self._body = await read_limited(self._chunks, MAX_BODY)
         except HttpError as error:
             log.warning(
                 "upstream_failed",
@@ -151,6 +147,43 @@ class Call:
             self._failure = error
         finally:
             self.exchange.engine_seconds = self.exchange.age() - began
+
+    async def _ask(self, gone: "asyncio.Future[None]") -> None:
+        self._response = await self.state.require_engine().open(
+            "POST",
+            self.path,
+            headers=upstream_headers(
+                self.fields,
+                self.exchange.request_id,
+                content_type=self.content_type,
+            ),
+            body=self.exchange.forwarded,
+        )
+        self._chunks = identity(self._response)
+        kind = self._response.headers.get("content-type", "")
+        if kind.lower().startswith("text/event-stream"):
+            watch = self._watch_reader(gone)
+            try:
+                await self._stream(self._response, self._chunks)
+            finally:
+                watch.cancel()
+        else:
+            self._body = await read_limited(self._chunks, MAX_BODY)
+
+    def _watch_reader(self, gone: "asyncio.Future[None]") -> "asyncio.Task[None]":
+        """Set `gone` once a piece of the stream has waited too long for its reader."""
+        limit = self.state.limits.idle_seconds
+
+        async def watch() -> None:
+            while not gone.done():
+                await asyncio.sleep(limit / 4)
+                since = self._sending_since
+                if since is not None and self.exchange.age() - since > limit:
+                    gone.set_result(None)
+                    if self.abort is not None:
+                        self.abort()
+
+        return asyncio.create_task(watch())
 
     async def _stream(
         self, response: UpstreamResponse, chunks: AsyncGenerator[bytes]
@@ -174,7 +207,9 @@ class Call:
                 exchange.transcript.malformed = True
                 raise UpstreamError("the engine sent an event beyond bounds") from None
             if out:
+                self._sending_since = exchange.age()
                 await send_chunk(self.send, out)
+                self._sending_since = None
             relay.account()
             if relay.ended:
                 return

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from attest.canonical import read_object
+from attest.claims import Outcome
 from attest.dialects import Dialect
 from attest.errors import FormatError
 from attest.request import request_facts
@@ -27,11 +28,13 @@ from gateway.asgi import (
 )
 from gateway.call import Call, read_limited
 from gateway.coding import identity
+from gateway.connection import ABORT
 from gateway.dialects import error_body
 from gateway.endpoints import Endpoint, refusal
 from gateway.errors import HttpError, RequestError
 from gateway.exchange import Exchange
 from gateway.form import read_form
+from gateway.logs import RequestLog
 from gateway.policy import Rules
 from gateway.state import AppState
 
@@ -60,19 +63,25 @@ class _Endpoint(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = headers.request_id(scope["headers"])
+        entry = RequestLog(self._endpoint.path, request_id)
         try:
-            self._admit(scope)
+            entry.caller = self._admit(scope)
             path, metrics = self._endpoint.path, self._state.metrics
-            with self._state.slot(), metrics.requests[path,].time():
-                await self._serve(scope, receive, send, request_id)
+            with self._state.slot(entry.caller), metrics.requests[path,].time():
+                await self._serve(scope, receive, send, entry)
         except (ClientGoneError, OSError):
             # Servers that tell at all that the client left tell it as an OSError.
-            return
+            entry.outcome = Outcome.CLIENT_DISCONNECTED
         except HttpError as error:
+            entry.refused(error)
             self._state.metrics.refused[self._endpoint.path, error.code].inc()
             await _send_plain_error(send, error, self._endpoint.dialect, request_id)
+        finally:
+            if self._state.log_requests:
+                entry.write()
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope) -> str:
+        """The name of the caller's API key."""
         endpoint = self._endpoint
         target = _target(scope)
         if target != endpoint.path:
@@ -83,12 +92,22 @@ class _Endpoint(ABC):
                 status=405,
                 headers=(("allow", endpoint.method),),
             )
-        self._state.api_keys.check(headers.authorization(scope["headers"]))
+        caller = self._state.api_keys.check(headers.authorization(scope["headers"]))
         self._state.require_serving()
+        return caller
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        limits = self._state.limits
+        return await read_body(
+            scope,
+            receive,
+            max_bytes=limits.max_body_bytes,
+            seconds=limits.body_seconds,
+        )
 
     @abstractmethod
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, scope: Scope, receive: Receive, send: Send, entry: RequestLog
     ) -> None: ...
 
 
@@ -96,16 +115,17 @@ class AttestedEndpoint(_Endpoint):
     """An ASGI application for one attested row of the table."""
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, scope: Scope, receive: Receive, send: Send, entry: RequestLog
     ) -> None:
         fields, dialect = scope["headers"], self._endpoint.dialect
         assert dialect is not None  # noqa: S101  # every attested row has one
         content_type, parse = _body_kind(fields, dialect)
-        body = await read_body(
-            scope, receive, max_bytes=self._state.limits.max_body_bytes
-        )
-        exchange = Exchange(
-            request_id=request_id, dialect=dialect, received=body, forwarded=body
+        body = await self._body(scope, receive)
+        exchange = entry.exchange = Exchange(
+            request_id=entry.request_id,
+            dialect=dialect,
+            received=body,
+            forwarded=body,
         )
         call = Call(
             state=self._state,
@@ -114,6 +134,7 @@ class AttestedEndpoint(_Endpoint):
             fields=fields,
             path=self._endpoint.path,
             content_type=content_type,
+            abort=scope.get("extensions", {}).get(ABORT, {}).get("now"),
         )
         try:
             exchange.nonce = headers.nonce(fields)
@@ -140,17 +161,16 @@ class PassedEndpoint(_Endpoint):
     """
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, scope: Scope, receive: Receive, send: Send, entry: RequestLog
     ) -> None:
         serving, body = self._state.require_serving(), b""
         if self._endpoint.method == "POST":
             headers.check_body_headers(scope["headers"])
-            limit = self._state.limits.max_body_bytes
-            body = await read_body(scope, receive, max_bytes=limit)
+            body = await self._body(scope, receive)
         response = await self._state.require_engine().open(
             self._endpoint.method,
             self._endpoint.path,
-            headers=headers.upstream_headers(scope["headers"], request_id),
+            headers=headers.upstream_headers(scope["headers"], entry.request_id),
             body=body,
         )
         try:
@@ -158,8 +178,9 @@ class PassedEndpoint(_Endpoint):
         finally:
             await response.aclose()
         fields = headers.response_fields(
-            response.headers, request_id=request_id, attestation_id=None
+            response.headers, request_id=entry.request_id, attestation_id=None
         )
+        entry.status = response.status
         fields.append((_MANIFEST_HEADER, serving.manifest_digest.encode("ascii")))
         await send_body(send, response.status, fields, body)
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from attest.manifest import Manifest
 from attest.tokens import signing_digest
 from gateway.app import build_app
 from gateway.boot import Boot
+from gateway.connection import connection_class
 from gateway.errors import StartupRefusedError
 from gateway.logs import log
 from gateway.scrape import MetricsPage
@@ -32,6 +34,7 @@ from gateway.state import AppState
 from gateway.store.sqlite import SqliteStore
 from gateway.supervise import Supervisor
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
+from gateway.tls import follow_renewals, server_context
 
 __all__ = ["serve"]
 
@@ -39,9 +42,13 @@ __all__ = ["serve"]
 DRAIN_SECONDS = 30
 
 
-def _server(app: ASGIApp) -> "_Server":
+def _server(
+    app: ASGIApp, settings: Settings, context: ssl.SSLContext | None = None
+) -> "_Server":
     config = uvicorn.Config(
         app,
+        ssl_context_factory=None if context is None else lambda *_: context,
+        http=connection_class(settings.limits.head_seconds),
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -113,11 +120,16 @@ class _Process:
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._open_store()
+        self._context = server_context(settings.tls)
         page = cast("ASGIApp", MetricsPage(self._state))
-        applications: tuple[ASGIApp, ...] = (build_app(self._state), page)
+        # Metrics go out in the clear: their port is for the machines beside this one.
+        applications: tuple[tuple[ASGIApp, ssl.SSLContext | None], ...] = (
+            (build_app(self._state), self._context),
+            (page, None),
+        )
         self._servers = [
-            (_server(application), bound)
-            for application, bound in zip(
+            (_server(application, settings, context), bound)
+            for (application, context), bound in zip(
                 applications, _sockets(settings), strict=False
             )
         ]
@@ -159,6 +171,7 @@ class _Process:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop)
         serving = asyncio.create_task(self._listen_on_all())
+        renewing = asyncio.create_task(self._follow_renewals())
         supervising = asyncio.create_task(self._supervise())
         try:
             await asyncio.wait(
@@ -175,6 +188,7 @@ class _Process:
             raise
         finally:
             self._stop()
+            renewing.cancel()
             await serving
             if self._publishing is not None:
                 self._publishing.cancel()
@@ -185,6 +199,10 @@ class _Process:
 
     async def _listen_on_all(self) -> None:
         await asyncio.gather(*(s.serve(sockets=[bound]) for s, bound in self._servers))
+
+    async def _follow_renewals(self) -> None:
+        if self._context is not None:
+            await follow_renewals(self._context, self._settings.tls)
 
     async def _supervise(self) -> None:
         if self._publisher is not None:

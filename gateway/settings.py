@@ -24,6 +24,7 @@ __all__ = [
     "LimitSettings",
     "PolicySettings",
     "Settings",
+    "TlsSettings",
     "WitnessSettings",
     "load_settings",
 ]
@@ -74,6 +75,24 @@ class WitnessSettings(BaseModel):
     vkey: str = Field(description="public key that its cosignatures verify with")
 
 
+class TlsSettings(BaseModel):
+    """TLS on `port`; without a certificate there is none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: Path | None = Field(
+        None,
+        description="PEM file with the server's certificate chain; read anew when it "
+        "changes, so that a renewal needs no restart",
+    )
+    key: Path | None = Field(None, description="PEM file with its private key")
+    client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities of clients: then every client "
+        "needs a certificate by one of them (mTLS)",
+    )
+
+
 class LimitSettings(BaseModel):
     """Bounds on what clients may ask for."""
 
@@ -84,6 +103,33 @@ class LimitSettings(BaseModel):
     )
     max_concurrency: int = Field(
         256, gt=0, description="requests in flight; more get 429"
+    )
+    max_concurrency_per_key: int | None = Field(
+        None,
+        gt=0,
+        description="requests in flight of one API key; more get 429. Empty: no limit "
+        "of its own",
+    )
+    head_seconds: float = Field(
+        10,
+        gt=0,
+        description="how long the head of a request may take; the connection of a "
+        "slower one is closed",
+    )
+    body_seconds: float = Field(
+        60, gt=0, description="how long the body of a request may take; then 408"
+    )
+    idle_seconds: float = Field(
+        60,
+        gt=0,
+        description="how long a client may take nothing of a stream before its "
+        "connection is closed and the record says that it left",
+    )
+    answer_seconds: float = Field(
+        3600,
+        gt=0,
+        description="how long one answer may take; then it is ended, with a signed "
+        "record that says truncated, or 504",
     )
 
 
@@ -202,6 +248,12 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         Path("attest-state"), description="store, engine log and refusals live here"
     )
+    log_requests: bool = Field(
+        True,
+        description="one line in the log for each request: path, status, outcome, "
+        "times, sizes, ids and the name of the API key; never a prompt or an answer",
+    )
+    tls: TlsSettings = Field(default_factory=TlsSettings)
     api_keys_file: Path | None = Field(
         None, description="SHA-256 digests of the API keys, one a line; none: open"
     )
@@ -274,6 +326,10 @@ class Settings(BaseSettings):
             or self.engine.seal == "none",
             "reference_file: for an engine at upstream only": external
             or not self.reference_file,
+            "tls: certificate and key go together": (self.tls.certificate is None)
+            == (self.tls.key is None),
+            "tls.client_ca: needs tls.certificate": not self.tls.client_ca
+            or self.tls.certificate,
             "load_report: needs reference_file, which says what was to be loaded": (
                 self.reference_file or not self.load_report
             ),

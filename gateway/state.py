@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class AppState:
         in_flight: requests that are being served.
         clock: seconds since the epoch.
         rules: what requests may ask for.
+        log_requests: whether the log gets a line for each request.
         comments: whether streams carry the attestation as a comment.
         metrics: what is counted and timed.
     """
@@ -67,7 +69,9 @@ class AppState:
     clock: Callable[[], float] = time.time
     rules: Rules = field(default_factory=Rules)
     comments: bool = True
+    log_requests: bool = False
     metrics: Metrics = field(default_factory=Metrics)
+    _callers: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def starting(cls, settings: Settings) -> Self:
@@ -82,6 +86,7 @@ class AppState:
             ApiKeys.read(settings.api_keys_file),
             rules=Rules.read(settings),
             comments=settings.stream_delivery == "comment",
+            log_requests=settings.log_requests,
             status_lists=settings.status_lists,
         )
 
@@ -149,22 +154,30 @@ class AppState:
         return serving.upstream
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Count a request as in flight.
+    def slot(self, caller: str = "") -> Iterator[None]:
+        """Count a request as in flight, for the API key of that name too.
 
         Raises:
-            OverloadedError: the limit is reached (429).
+            OverloadedError: a limit is reached (429).
         """
-        if self.in_flight >= self.limits.max_concurrency:
-            raise OverloadedError(
-                f"{self.limits.max_concurrency} requests are in flight already",
-                headers=(("retry-after", "1"),),
-            )
+        per_key = self.limits.max_concurrency_per_key
+        mine = self._callers[caller]
+        for found, limit, whose in (
+            (self.in_flight, self.limits.max_concurrency, ""),
+            (mine, per_key if caller else None, " of this API key"),
+        ):
+            if limit is not None and found >= limit:
+                raise OverloadedError(
+                    f"{limit} requests{whose} are in flight already",
+                    headers=(("retry-after", "1"),),
+                )
         self.in_flight += 1
+        self._callers[caller] += 1
         try:
             yield
         finally:
             self.in_flight -= 1
+            self._callers[caller] -= 1
 
     async def drained(self, seconds: float = 5.0) -> None:
         """Return when no request is in flight, or after so many seconds.

@@ -25,6 +25,7 @@ from gateway.app import build_app
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
 from gateway.boot import Boot, Session, WeightsReport
+from gateway.connection import connection_class
 from gateway.policy import Rules
 from gateway.settings import LimitSettings
 from gateway.state import AppState, Serving
@@ -210,7 +211,11 @@ async def running_gateway(
         comments=comments,
     )
     config = uvicorn.Config(
-        build_app(state), port=0, log_level="critical", lifespan="off"
+        build_app(state),
+        port=0,
+        http=connection_class(state.limits.head_seconds),
+        log_level="critical",
+        lifespan="off",
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve())

@@ -26,8 +26,14 @@ GONE = {"type": "http.disconnect"}
 
 async def read(*messages, headers=(), max_bytes=10):
     return await read_body(
-        {"headers": headers}, receiver(*messages), max_bytes=max_bytes
+        {"headers": headers}, receiver(*messages), max_bytes=max_bytes, seconds=0.05
     )
+
+
+async def until(task, *messages, gone=None):
+    """`completed`, with a reader who stays unless `gone` says otherwise."""
+    gone = gone or asyncio.get_running_loop().create_future()
+    return await completed(task, receiver(*messages), gone)
 
 
 async def test_body_in_parts():
@@ -61,18 +67,32 @@ async def test_client_that_leaves_within_its_body():
         await read(part(b"a", more=True), GONE)
 
 
+async def test_body_that_comes_too_slowly():
+    with pytest.raises(RequestError, match=r"within 0\.05 s") as caught:
+        await read(part(b"a", more=True))
+    assert caught.value.status == 408
+
+
+async def test_reader_that_stopped_reading_is_gone():
+    gone = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(asyncio.sleep(60))
+    asyncio.get_running_loop().call_soon(gone.set_result, None)
+    assert not await until(task, gone=gone)
+    assert task.cancelled()
+
+
 async def test_completed():
-    assert await completed(asyncio.create_task(asyncio.sleep(0)), receiver())
+    assert await until(asyncio.create_task(asyncio.sleep(0)))
 
 
 async def test_completed_although_more_of_the_request_comes():
     task = asyncio.create_task(asyncio.sleep(0.01))
-    assert await completed(task, receiver(part(b"")))
+    assert await until(task, part(b""))
 
 
 async def test_task_is_cancelled_when_the_client_leaves():
     task = asyncio.create_task(asyncio.sleep(60))
-    assert not await completed(task, receiver(GONE))
+    assert not await until(task, GONE)
     assert task.cancelled()
 
 
@@ -81,19 +101,19 @@ async def test_error_of_the_task_is_raised():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await completed(asyncio.create_task(fail()), receiver())
+        await until(asyncio.create_task(fail()))
 
 
 async def test_server_that_tells_of_the_client_by_an_error():
     async def fail():
         raise BrokenPipeError
 
-    assert not await completed(asyncio.create_task(fail()), receiver())
+    assert not await until(asyncio.create_task(fail()))
 
 
 async def test_task_is_cancelled_with_its_waiter():
     task = asyncio.create_task(asyncio.sleep(60))
-    waiting = asyncio.create_task(completed(task, receiver()))
+    waiting = asyncio.create_task(until(task))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -70,3 +70,23 @@ def test_line_that_is_no_digest_is_named_by_number(tmp_path, line):
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="No such file"):
         ApiKeys.read(tmp_path / "none")
+
+
+def test_key_with_a_name(tmp_path):
+    other = hashlib.sha256(b"other").hexdigest()
+    found = keys(tmp_path, f"{HEX} team-a\n{other}\n")
+    assert found.check(b"Bearer secret") == "team-a"
+    assert found.check(b"Bearer other") == other[:8]
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "x" * 65, "a/b"])
+def test_names_that_would_spoil_a_log(tmp_path, name):
+    with pytest.raises(ConfigurationError, match="line 1") as caught:
+        keys(tmp_path, f"{HEX} {name}")
+    assert HEX not in str(caught.value)
+
+
+def test_name_given_twice(tmp_path):
+    other = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(ConfigurationError, match="line 2 gives a name again"):
+        keys(tmp_path, f"{HEX} a\n{other} a\n")

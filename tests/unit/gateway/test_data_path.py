@@ -697,8 +697,8 @@ async def test_body_over_the_limit(tmp_path):
         assert (await gateway.chat()).status_code == 200
 
 
-async def test_body_that_does_not_come(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.asgi._BODY_SECONDS", 0.05)
+async def test_body_that_does_not_come(gateway):
+    gateway.state.limits = LimitSettings(body_seconds=0.05)
     received = await gateway.raw(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
         b"content-type: application/json\r\ncontent-length: 10\r\n\r\n{"
