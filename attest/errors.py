@@ -19,7 +19,8 @@
     ├── SignerError                       the key store cannot sign
     └── TrainingError                     the training run cannot be governed as asked
         ├── ConstitutionError             the constitution or its schedule is unusable
-        └── LedgerError                   the training ledger is cut, edited or locked
+        ├── LedgerError                   the training ledger is cut, edited or locked
+        └── ProfileError                  where training was absorbed cannot be measured
 
 A definite no and a cannot-tell never share a class. Messages name what was expected
 and what was found; they never carry a prompt, an answer, a key or a token.
@@ -222,3 +223,9 @@ class LedgerError(TrainingError):
     """The training ledger is cut, edited or cannot be written."""
 
     code = "ledger"
+
+
+class ProfileError(TrainingError):
+    """Where training was absorbed cannot be measured as asked."""
+
+    code = "profile"
