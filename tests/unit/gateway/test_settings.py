@@ -103,7 +103,7 @@ def test_missing_config_file(tmp_path):
 
 
 def test_every_setting_says_what_it_does():
-    groups = ("engine", "limits", "policy")
+    groups = ("engine", "limits", "policy", "tls")
     for model in (Settings, *(Settings.model_fields[n].annotation for n in groups)):
         for name, field in model.model_fields.items():
             assert field.description or name in groups, name
