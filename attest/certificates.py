@@ -79,6 +79,7 @@ def certified_key(
             return Certified(key, certificate.claims, issuer)
     raise SignatureError(
         f"key: no certificate for {kid}",
+        reason="key.uncertified",
         hint="the token was signed by a key that nobody vouches for",
     )
 
@@ -98,7 +99,8 @@ def _issuer(
     if issuer is None:
         raise SignatureError(
             f"key: issuer {certificate.kid} is neither an authority nor a delegate "
-            "that the manifest names"
+            "that the manifest names",
+            reason="key.issuer",
         )
     tokens.verify(certificate, issuer)
     if certificate.claims["iss"] != issuer_uri(issuer):

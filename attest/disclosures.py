@@ -101,7 +101,10 @@ def reveal(claims: Mapping[str, Any], disclosures: list[str]) -> dict[str, Any]:
     for disclosure in disclosures:
         digest = _digest(disclosure) if disclosure.isascii() else ""
         if digest not in known:
-            raise FormatError("disclosures: one does not belong to this token")
+            raise FormatError(
+                "disclosures: one does not belong to this token",
+                reason="form.disclosure",
+            )
         known.remove(digest)
         item = read_json(b64url_decode(disclosure), max_bytes=_MAX_DISCLOSURE)
         match item:

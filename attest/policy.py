@@ -10,10 +10,12 @@ from attest.claims import Measured, Outcome, SystemPrompt
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import PublicKey
 from attest.log.note import NoteKey
+from attest.rules import ConstitutionRule, PrincipleRule
 
 __all__ = ["Policy", "Tier"]
 
 _MAX_POLICY = 256 * 1024
+_MAX_RULES = 256
 
 
 class Tier(StrEnum):
@@ -69,6 +71,10 @@ class Policy:
             tier T2: by so much it could be back-dated.
         max_status_age_seconds: how old the status lists that manifest and key name
             may be, None where they may also be missing.
+        constitutions: which constitutions the manifest may name, in which versions:
+            `{"id", "versions": ">=1.2,<2"}`; None for any, and for none at all.
+        principles: which principles it must name, and what must have been measured of
+            each: `{"id", "min_in_band": "0.6", "min_steps_below_half": 200}`.
     """
 
     authorities: tuple[PublicKey, ...]
@@ -84,6 +90,8 @@ class Policy:
     witness_threshold: int | None = None
     max_log_delay_seconds: int = 3600
     max_status_age_seconds: int | None = None
+    constitutions: tuple[ConstitutionRule, ...] | None = None
+    principles: tuple[PrincipleRule, ...] = ()
 
     def __post_init__(self) -> None:
         distinct = {key.thumbprint for key in self.authorities}
@@ -117,7 +125,9 @@ class Policy:
             try:
                 fields[name] = _READERS[name](item)
             except (TypeError, ValueError) as error:
-                raise ConfigurationError(f"policy: {name} is not usable") from error
+                raise ConfigurationError(
+                    f"policy: {name} is not usable: {error}"
+                ) from error
         if "authorities" not in fields:
             raise ConfigurationError("policy: authorities is missing")
         return cls(**fields)
@@ -138,6 +148,10 @@ class Policy:
             "witness_threshold": self.witness_threshold,
             "max_log_delay_seconds": self.max_log_delay_seconds,
             "max_status_age_seconds": self.max_status_age_seconds,
+            "constitutions": None
+            if self.constitutions is None
+            else [rule.to_json() for rule in self.constitutions],
+            "principles": [rule.to_json() for rule in self.principles],
         }
 
 
@@ -163,6 +177,12 @@ def _note_keys(texts: Any) -> tuple[NoteKey, ...] | None:
     return None if texts is None else tuple(map(NoteKey.parse, texts))
 
 
+def _rules(items: Any, read: Callable[[object], Any]) -> tuple[Any, ...]:
+    if not isinstance(items, list) or len(items) > _MAX_RULES:
+        raise TypeError(f"expected a list of at most {_MAX_RULES} rules")
+    return tuple(map(read, items))
+
+
 def _texts(keys: tuple[NoteKey, ...] | None) -> list[str] | None:
     return None if keys is None else list(map(str, keys))
 
@@ -181,4 +201,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "witness_threshold": _integer_or_none,
     "max_log_delay_seconds": _integer,
     "max_status_age_seconds": _integer_or_none,
+    "constitutions": lambda items: (
+        None if items is None else _rules(items, ConstitutionRule.from_json)
+    ),
+    "principles": lambda items: _rules(items, PrincipleRule.from_json),
 }

@@ -120,7 +120,7 @@ class _Run:
 
     def manifest_signature(self) -> str:
         if self.record.manifest is None:
-            raise NotChecked("the record holds no manifest")
+            raise NotChecked("the record holds no manifest", "manifest.not_given")
         manifest = open_manifest(
             self.record.manifest, self.authorities, threshold=self.policy.threshold
         )
@@ -151,16 +151,26 @@ class _Run:
         stated = self.claims["manifest"]
         found = None if self.manifest is None else self.manifest.digest
         if (None if stated is None else stated["digest"]) != found:
-            raise VerificationError("refusal names another manifest")
+            raise VerificationError(
+                "refusal names another manifest", reason="agreement.manifest"
+            )
         if found is not None and found not in self.certified.claims["manifests"]:
-            raise VerificationError("key is not certified for this manifest")
+            raise VerificationError(
+                "key is not certified for this manifest",
+                reason="agreement.key_manifest",
+            )
         if self.claims["iss"] != self.certified.claims["sub"]:
-            raise VerificationError("refusal is of another gateway")
+            raise VerificationError(
+                "refusal is of another gateway", reason="agreement.gateway"
+            )
         code, reason = self.claims["code"], self.claims["reason"]
         return f"{self.claims['iss']} refused, {code}: {reason}"
 
     def freshness(self) -> str:
         age = self.at - self.claims["iat"]
         if age < -MAX_SKEW_SECONDS:
-            raise ExpiredError("refusal: signed in the future of this clock")
+            raise ExpiredError(
+                "refusal: signed in the future of this clock",
+                reason="freshness.future",
+            )
         return f"signed {max(0, age)} s ago"

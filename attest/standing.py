@@ -16,8 +16,9 @@ from attest.errors import EvidenceUnavailableError, VerificationError
 from attest.keys import PublicKey
 from attest.manifest import Manifest
 from attest.policy import Policy
+from attest.reasons import Finding
 from attest.recall import Reference, StatusList, find_list, read_reference
-from attest.steps import NotChecked
+from attest.steps import NotChecked, Passed
 
 __all__ = ["Moments", "check_not_revoked", "check_standing"]
 
@@ -67,8 +68,8 @@ def check_standing(
     *,
     policy: Policy,
     moments: Moments,
-) -> str:
-    """One line on the standing of manifest and key.
+) -> Passed:
+    """One line on the standing of manifest and key, and how old the lists are.
 
     Args:
         lists: status lists as they came, in any order.
@@ -91,7 +92,9 @@ def check_standing(
         "manifest": (manifest.status, authorities),
         "key": (read_reference(certified.claims.get("status")), issuers),
     }
-    notes, known = [], False
+    notes: list[str] = []
+    reasons: list[str] = []
+    known = False
     for name, (reference, keys) in named.items():
         if reference is None:
             continue
@@ -99,14 +102,23 @@ def check_standing(
         _check_age(name, found, policy, moments.at)
         if found is None:
             notes.append(f"{name}: no status list is at hand")
+            reasons.append("status.partly_given")
         else:
             known = True
-            notes.append(f"{name} {_standing(name, found, reference, moments)}")
+            words, reason = _standing(name, found, reference, moments)
+            age = max(0, moments.at - found.issued_at)
+            notes.append(f"{name} {words}; its list is {age} s old")
+            reasons.append(reason)
     if not notes:
-        raise NotChecked("neither manifest nor key certificate names a status list")
+        raise NotChecked(
+            "neither manifest nor key certificate names a status list",
+            "status.unnamed",
+        )
     if not known:
-        raise NotChecked("the bundle holds no status list")
-    return "; ".join(notes)
+        raise NotChecked("the bundle holds no status list", "status.not_given")
+    said = zip(reasons, notes, strict=True)
+    findings = tuple(Finding(reason, note) for reason, note in said if reason)
+    return Passed("; ".join(notes), findings)
 
 
 def _check_age(name: str, found: StatusList | None, policy: Policy, at: int) -> None:
@@ -117,6 +129,7 @@ def _check_age(name: str, found: StatusList | None, policy: Policy, at: int) -> 
         raise EvidenceUnavailableError(
             f"status: no list for the {name} is at hand, and the policy demands one",
             hint=_HINT,
+            reason="status.missing",
         )
     age = at - found.issued_at
     if age > oldest:
@@ -124,25 +137,32 @@ def _check_age(name: str, found: StatusList | None, policy: Policy, at: int) -> 
             f"status: the list for the {name} is {age} s old, at most {oldest} s are "
             "demanded",
             hint=_HINT,
+            reason="status.old",
         )
 
 
 def _standing(
     name: str, found: StatusList, reference: Reference, moments: Moments
-) -> str:
+) -> tuple[str, str]:
+    """What is to be said, and its code, if it has one."""
     if found.status(reference.index) == 0:
-        return f"not revoked as of {_moment(found.issued_at)}"
+        return f"not revoked as of {_moment(found.issued_at)}", ""
     since = found.revoked_at.get(reference.index)
     if since is None or moments.signed_at >= since:
         when = "" if since is None else f" on {_moment(since)}"
-        raise VerificationError(f"{name}: revoked{when}, before the token was signed")
+        raise VerificationError(
+            f"{name}: revoked{when}, before the token was signed",
+            reason=f"status.{name}_revoked",
+        )
     logged_at = moments.logged_at
     if name == "key" and (logged_at is None or logged_at > since):
         raise EvidenceUnavailableError(
             f"key: revoked on {_moment(since)}; the token says that it is older, and "
-            "no witness saw it before"
+            "no witness saw it before",
+            reason="status.key_revoked_since",
         )
-    return f"revoked on {_moment(since)}, after the token was signed"
+    words = f"revoked on {_moment(since)}, after the token was signed"
+    return words, "status.revoked_later"
 
 
 def _moment(seconds: int) -> str:

@@ -1,20 +1,22 @@
 """A verification in numbered steps: each is a line of the verdict.
 
 A step is a function that returns one line, or raises. Nothing runs after a step that
-was not passed.
+failed or that is unknown.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from attest.errors import (
     AttestError,
+    ContentOnlyError,
     EvidenceUnavailableError,
     UnsupportedVersionError,
 )
+from attest.reasons import Finding
 
-__all__ = ["NotChecked", "Status", "Step", "run_steps"]
+__all__ = ["NotChecked", "Passed", "Status", "Step", "run_steps"]
 
 
 class Status(StrEnum):
@@ -24,6 +26,7 @@ class Status(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
     NOT_CHECKED = "not checked"
+    CONTENT_ONLY = "content only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,10 @@ class Step:
     """One line of the verdict.
 
     Attributes:
-        code: machine-readable reason when the status is failed or unknown, else "".
+        code: class of the error when the status is failed, unknown or content only,
+            else "".
+        findings: why the step is not simply passed, by the codes of `attest.reasons`;
+            a step that is ok may have some too.
     """
 
     number: int
@@ -39,10 +45,23 @@ class Step:
     status: Status
     detail: str
     code: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A step that is ok, and of which something must be said."""
+
+    detail: str
+    findings: tuple[Finding, ...] = field(default=())
 
 
 class NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
-    """A step that has nothing to look at."""
+    """A step that has nothing to look at, and the reason for that."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.findings = (Finding(reason, message),)
 
 
 # Errors that leave the question open; every other AttestError is a definite no, since
@@ -50,8 +69,11 @@ class NotChecked(Exception):  # noqa: N818  # an outcome of a step, not an error
 _CANNOT_TELL = (EvidenceUnavailableError, UnsupportedVersionError)
 
 
-def run_steps(checks: Iterable[tuple[str, Callable[[], str]]]) -> tuple[Step, ...]:
-    """The lines of some checks, numbered from 0, up to the first that is not passed."""
+Check = Callable[[], str | Passed]
+
+
+def run_steps(checks: Iterable[tuple[str, Check]]) -> tuple[Step, ...]:
+    """The lines of some checks, numbered from 0, up to the first failed or unknown."""
     steps: list[Step] = []
     for number, (name, check) in enumerate(checks):
         steps.append(_run_step(number, name, check))
@@ -60,12 +82,21 @@ def run_steps(checks: Iterable[tuple[str, Callable[[], str]]]) -> tuple[Step, ..
     return tuple(steps)
 
 
-def _run_step(number: int, name: str, check: Callable[[], str]) -> Step:
+def _run_step(number: int, name: str, check: Check) -> Step:
     try:
-        return Step(number, name, Status.OK, check())
+        found = check()
     except NotChecked as reason:
-        return Step(number, name, Status.NOT_CHECKED, str(reason))
-    except _CANNOT_TELL as error:
-        return Step(number, name, Status.UNKNOWN, str(error), error.code)
+        status = Status.NOT_CHECKED
+        return Step(number, name, status, str(reason), findings=reason.findings)
     except AttestError as error:
-        return Step(number, name, Status.FAILED, str(error), error.code)
+        reasons = error.findings or (Finding(f"{name}.{error.code}", str(error)),)
+        return Step(number, name, _status(error), str(error), error.code, reasons)
+    if isinstance(found, str):
+        return Step(number, name, Status.OK, found)
+    return Step(number, name, Status.OK, found.detail, findings=found.findings)
+
+
+def _status(error: AttestError) -> Status:
+    if isinstance(error, ContentOnlyError):
+        return Status.CONTENT_ONLY
+    return Status.UNKNOWN if isinstance(error, _CANNOT_TELL) else Status.FAILED

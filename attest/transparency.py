@@ -20,11 +20,12 @@ class Transparency:
     """What a verified log proof adds.
 
     Attributes:
-        witnessed: it reaches tier T2.
+        shortfall: why it does not reach tier T2, by its code in `attest.reasons`; ""
+            where it does.
         logged_at: when enough witnesses had seen it, None where too few did.
     """
 
-    witnessed: bool
+    shortfall: str
     detail: str
     logged_at: int | None
 
@@ -69,10 +70,13 @@ def check_log(
     if times and signed_at > times[0] + MAX_SKEW_SECONDS:
         raise VerificationError(
             f"log: a witness saw the token {signed_at - times[0]} s before it says it "
-            "was signed"
+            "was signed",
+            reason="log.back_dated",
         )
     if times and times[-1] > at + MAX_SKEW_SECONDS:
-        raise ExpiredError("log: cosigned in the future of this clock")
+        raise ExpiredError(
+            "log: cosigned in the future of this clock", reason="log.future"
+        )
     head = found.checkpoint
     where = f"entry {proof.index} of {head.size} in {head.origin}"
     return _witnessed(found, policy, signed_at, where)
@@ -85,10 +89,11 @@ def _witnessed(
     times = [item.at for item in found.cosignatures]
     count = f"{where}; {len(times)} of {found.witness_count} witnesses cosigned"
     if len(times) < needed:
-        return Transparency(False, f"{count}, {needed} must for tier T2", None)
+        few = f"{count}, {needed} must for tier T2"
+        return Transparency("log.unwitnessed", few, None)
     logged_at = times[needed - 1]
     delay = max(0, logged_at - signed_at)
     if delay > policy.max_log_delay_seconds:
         late = f"{count}, but {delay} s after iat: it could be back-dated"
-        return Transparency(False, late, logged_at)
-    return Transparency(True, f"{count}, within {delay} s", logged_at)
+        return Transparency("log.late", late, logged_at)
+    return Transparency("", f"{count}, within {delay} s", logged_at)

@@ -13,10 +13,12 @@ on those before it:
     7 freshness   nonce, audience and time
     8 log         the token is in a witnessed log
     9 status      key and manifest were not revoked when it was signed
-    10 policy     tier, measurement, outcome, system prompt and overrides suffice
+    10 policy     the policy's demands are met
 
-A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs) or `not
-checked`, with the reason. Nothing after a failed step is looked at.
+A step is `ok`, `failed`, `unknown` (evidence is missing that the policy needs), `not
+checked`, or `content only` (step 6: the answer is proven, the bytes at hand are not the
+attested ones), with the reasons of `attest.reasons`. Nothing after a failed or unknown
+step is looked at.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,15 +34,13 @@ from attest.certificates import (
     certified_key,
     issuer_uri,
 )
-from attest.claims import Measured, Outcome, check_claims, check_salted
-from attest.delivery import split_stream
-from attest.digests import digest, digests_equal, parse_digest
+from attest.claims import Measured, check_claims, check_salted
+from attest.content import check_content
+from attest.demands import check_demands
+from attest.digests import parse_digest
 from attest.errors import (
-    AlgorithmError,
     AttestError,
-    EvidenceUnavailableError,
     ExpiredError,
-    PolicyError,
     SignatureError,
     TranscriptMismatchError,
     VerificationError,
@@ -48,10 +48,12 @@ from attest.errors import (
 from attest.keys import PublicKey
 from attest.manifest import Manifest, open_manifest
 from attest.policy import Policy, Tier
+from attest.reasons import REASONS, Finding
 from attest.standing import Moments, check_standing
-from attest.steps import NotChecked, Status, Step, run_steps
+from attest.steps import NotChecked, Passed, Status, Step, run_steps
 from attest.tokens import Token
 from attest.transparency import check_log, named_logs
+from attest.verdict import Verdict
 
 __all__ = [
     "MAX_SKEW_SECONDS",
@@ -63,100 +65,6 @@ __all__ = [
     "run_steps",
     "verify",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was proven, and what was not.
-
-    Attributes:
-        tier: the highest tier reached; T0 when any step failed.
-        claims: the token's claims, trustworthy only when `proven`.
-        disclosed: claims that the disclosures proved.
-        manifest: the manifest, once step 1 has passed.
-    """
-
-    tier: Tier
-    steps: tuple[Step, ...]
-    claims: Mapping[str, Any] = field(default_factory=dict)
-    disclosed: Mapping[str, Any] = field(default_factory=dict)
-    manifest: Manifest | None = None
-
-    @property
-    def proven(self) -> bool:
-        """No step failed and none was left unknown."""
-        bad = {Status.FAILED, Status.UNKNOWN}
-        return not any(step.status in bad for step in self.steps)
-
-    @property
-    def false(self) -> bool:
-        """A definite no."""
-        return any(step.status is Status.FAILED for step in self.steps)
-
-    @property
-    def problem(self) -> Step | None:
-        """The step that kept it from being proven."""
-        bad = {Status.FAILED, Status.UNKNOWN}
-        return next((step for step in self.steps if step.status in bad), None)
-
-    def step(self, number: int) -> Step | None:
-        """The line of one step, None when it was not reached."""
-        return next((step for step in self.steps if step.number == number), None)
-
-    def raise_unless_proven(self) -> None:
-        """Raise when the answer is not proven.
-
-        Raises:
-            VerificationError: a definite no; of the class that the step's code names,
-                where that is a definite no by itself.
-            EvidenceUnavailableError: cannot tell.
-        """
-        problem = self.problem
-        if problem is None:
-            return
-        kind: type[AttestError] = EvidenceUnavailableError
-        if self.false:
-            kind = _DEFINITE.get(problem.code, VerificationError)
-        raise kind(
-            f"step {problem.number} {problem.name}: {problem.detail}",
-            hint="the bundle and `attest verify bundle` show every step",
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The verdict for machines."""
-        return {
-            "verdict": "proven"
-            if self.proven
-            else "false"
-            if self.false
-            else "unknown",
-            "tier": str(self.tier),
-            "measured": self.claims.get("weights", {}).get("measured"),
-            "steps": [
-                {
-                    "step": step.number,
-                    "name": step.name,
-                    "status": str(step.status),
-                    "detail": step.detail,
-                    "code": step.code,
-                }
-                for step in self.steps
-            ],
-            "claims": dict(self.claims),
-            "disclosed": dict(self.disclosed),
-        }
-
-
-_DEFINITE: Mapping[str, type[VerificationError]] = {
-    kind.code: kind
-    for kind in (
-        AlgorithmError,
-        ExpiredError,
-        PolicyError,
-        SignatureError,
-        TranscriptMismatchError,
-    )
-}
 
 
 @dataclass(slots=True)
@@ -233,10 +141,37 @@ class _Run:
     def boot_record(self) -> str:
         typ = "eat+jwt"
         self.boot = tokens.parse(self.bundle.boot_record, typ=typ)
-        tokens.verify(self.boot, self.key)
+        self._check_signer_of_boot()
         check_claims(self.boot.claims, typ)
         engine = self.boot.claims["engine"]
         return f"{engine['name']} {engine['version']}, dtype {engine['dtype']}"
+
+    def _check_signer_of_boot(self) -> None:
+        try:
+            tokens.verify(self.boot, self.key)
+        except SignatureError as error:
+            if self.boot.kid != self.token.kid and self._is_of_a_sibling():
+                raise SignatureError(
+                    f"boot: signed by {self.boot.kid}, which is certified too",
+                    hint="it is the boot record of another replica or start",
+                    reason="boot.other_replica",
+                ) from error
+            raise
+
+    def _is_of_a_sibling(self) -> bool:
+        """Whether another certified key signed the boot record."""
+        try:
+            found = certified_key(
+                self.bundle.key_certificates,
+                self.boot.kid,
+                manifest=self.sure_manifest,
+                authorities=self.policy.authorities,
+                signed_at=self.boot.claims.get("iat", self.iat),
+            )
+            tokens.verify(self.boot, found.key)
+        except (AttestError, TypeError):
+            return False
+        return True
 
     def token_signature(self) -> str:
         tokens.verify(self.token, self.key)
@@ -249,98 +184,75 @@ class _Run:
             Measured(claims["weights"]["measured"]) for claims in (token, boot)
         )
         rules = {
-            "token names another boot record": token["boot"] == self.boot.digest,
-            "token names another manifest": token["manifest"]["digest"]
+            "boot": token["boot"] == self.boot.digest,
+            "manifest": token["manifest"]["digest"]
             == boot["manifest"]["digest"]
             == manifest.digest,
-            "key is not certified for this manifest": manifest.digest
-            in self.certified.claims["manifests"],
-            "token is of another gateway": token["iss"]
-            == boot["iss"]
-            == self.certified.claims["sub"],
-            "weights root differs from the manifest": token["weights"]["root"]
+            "key_manifest": manifest.digest in self.certified.claims["manifests"],
+            "gateway": token["iss"] == boot["iss"] == self.certified.claims["sub"],
+            "weights": token["weights"]["root"]
             == boot["weights"]["root"]
             == manifest.tensor_root,
-            "token claims a stronger measurement than the boot record": measured.rank
-            <= at_boot.rank,
-            "token states another constitution": token["constitution"]
-            == manifest.constitution,
-            "engine is not allowed by the manifest": engine["name"] in runtime.engines,
-            "dtype is not allowed by the manifest": engine["dtype"] in runtime.dtypes
+            "measurement": measured.rank <= at_boot.rank,
+            "constitution": token["constitution"] == manifest.constitution,
+            "engine": engine["name"] in runtime.engines,
+            "dtype": engine["dtype"] in runtime.dtypes
             # Not seen, which only a measurement in the engine could have.
             or (engine["dtype"] == "unknown" and at_boot is not Measured.ENGINE),
-            "token is older than its boot record": boot["iat"]
-            <= self.iat + MAX_SKEW_SECONDS,
+            "time": boot["iat"] <= self.iat + MAX_SKEW_SECONDS,
         }
-        for problem, holds in rules.items():
+        for word, holds in rules.items():
             if not holds:
-                raise VerificationError(problem)
+                reason = f"agreement.{word}"
+                raise VerificationError(REASONS[reason].meaning, reason=reason)
         self.tier = Tier.T1
         return f"weights {manifest.tensor_root}, measured by {measured}"
 
     def content(self) -> str:
-        bundle, result = self.bundle, self.claims["res"]
-        checked = []
-        if bundle.request is not None:
-            committed = self.disclosed.get("request.digest")
-            if committed is None:
-                raise EvidenceUnavailableError(
-                    "content: the request digest was not disclosed"
-                )
-            if not digests_equal(digest(bundle.request), committed):
-                raise TranscriptMismatchError("the request is not the attested one")
-            checked.append("request")
-        found = self._response_digest()
-        if found is not None:
-            if not digests_equal(found, result["content_digest"]):
-                raise TranscriptMismatchError(
-                    "the response is not the attested one of "
-                    f"{result['content_bytes']} bytes",
-                    hint="it was changed after the gateway signed it",
-                )
-            checked.append("response")
-        if not checked:
-            raise NotChecked("neither request nor response was given")
-        return " and ".join(checked) + " match byte for byte"
+        return check_content(self.bundle, self.claims, self.disclosed)
 
-    def _response_digest(self) -> str | None:
-        response = self.bundle.response
-        if response is None:
-            return self.bundle.response_digest
-        if self.claims["res"]["stream"]:
-            response, _ = split_stream(response)
-        return digest(response)
-
-    def freshness(self) -> str:
+    def freshness(self) -> Passed:
         claims, notes = self.claims, []
+        findings: tuple[Finding, ...] = ()
         if self.iat > self.at + MAX_SKEW_SECONDS:
-            raise ExpiredError("token: signed in the future of this clock")
+            raise ExpiredError(
+                "token: signed in the future of this clock", reason="freshness.future"
+            )
         if self.nonce is not None:
             if claims.get("eat_nonce") != self.nonce:
-                raise TranscriptMismatchError("the nonce is not the one that was sent")
+                raise TranscriptMismatchError(
+                    "the nonce is not the one that was sent", reason="freshness.nonce"
+                )
             notes.append("nonce matches")
         else:
             notes.append("no nonce was given, so a replay would not be noticed")
+            findings = (Finding("freshness.no_nonce", notes[-1]),)
         if self.audience is not None:
             if claims.get("aud") != self.audience:
-                raise TranscriptMismatchError("the token is for another audience")
+                raise TranscriptMismatchError(
+                    "the token is for another audience", reason="freshness.audience"
+                )
             notes.append("audience matches")
-        return "; ".join([*notes, f"signed {max(0, self.at - self.iat)} s ago"])
+        notes.append(f"signed {max(0, self.at - self.iat)} s ago")
+        return Passed("; ".join(notes), findings)
 
-    def log(self) -> str:
+    def log(self) -> Passed:
         proof, trust = self.bundle.log, (self.sure_manifest, self.policy)
         if proof is None:
-            raise NotChecked("the bundle holds no log proof")
+            raise NotChecked("the bundle holds no log proof", "log.not_given")
         if not named_logs(*trust):
-            raise NotChecked("neither manifest nor policy names the key of a log")
+            raise NotChecked(
+                "neither manifest nor policy names the key of a log", "log.unnamed"
+            )
         leaf = parse_digest(self.token.digest)
         found = check_log(proof, leaf, signed_at=self.iat, at=self.at, trust=trust)
         self.logged_at = found.logged_at
-        if found.witnessed:
-            self.tier = Tier.T2
-        return found.detail
+        if found.shortfall:
+            return Passed(found.detail, (Finding(found.shortfall, found.detail),))
+        self.tier = Tier.T2
+        return Passed(found.detail)
 
-    def status(self) -> str:
+    def status(self) -> Passed:
         return check_standing(
             self.bundle.status_lists,
             self.sure_manifest,
@@ -350,36 +262,12 @@ class _Run:
         )
 
     def demands(self) -> str:
-        policy, claims = self.policy, self.claims
-        measured = Measured(claims["weights"]["measured"])
-        outcome = Outcome(claims["res"]["outcome"])
-        marked = claims.get("overrides", ())
-        rules = {
-            f"tier {self.tier}, at least {policy.min_tier} is demanded": (
-                self.tier.rank >= policy.min_tier.rank
-            ),
-            f"weights measured by {measured}, at least {policy.min_measured} is "
-            "demanded": measured.rank >= policy.min_measured.rank,
-            f"outcome {outcome}, accepted: {', '.join(sorted(policy.outcomes))}": (
-                outcome in policy.outcomes
-            ),
-            f"system prompt {claims['system_prompt']}, accepted: "
-            f"{', '.join(sorted(policy.system_prompts))}": (
-                claims["system_prompt"] in policy.system_prompts
-            ),
-            f"overrides {', '.join(map(repr, marked))}: not all are accepted": (
-                policy.overrides is None or policy.overrides.issuperset(marked)
-            ),
-            f"older than {policy.max_age_seconds} s": policy.max_age_seconds is None
-            or self.at - self.iat <= policy.max_age_seconds,
-        }
-        for problem, holds in rules.items():
-            if not holds:
-                raise PolicyError(problem)
-        return f"tier {self.tier}, measured by {measured}, outcome {outcome}"
+        return check_demands(
+            self.policy, self.claims, self.sure_manifest, tier=self.tier, at=self.at
+        )
 
 
-_STEPS: tuple[tuple[str, Callable[[_Run], str]], ...] = (
+_STEPS: tuple[tuple[str, Callable[[_Run], str | Passed]], ...] = (
     ("form", _Run.form),
     ("manifest", _Run.manifest_signature),
     ("key", _Run.key_certificate),

@@ -14,7 +14,7 @@ test reaches the check it is about.
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -379,6 +379,7 @@ def make_world(
     predicate: Changes | None = None,
     certificate: Changes | None = None,
     boot: Changes | None = None,
+    keys: Sequence[PrivateKey] | None = None,
 ) -> World:
     """A fresh world, with keys of its own.
 
@@ -388,8 +389,9 @@ def make_world(
         predicate: changes to the manifest's predicate.
         certificate: changes to the claims of the key certificate.
         boot: changes to the claims of the boot record.
+        keys: of authority, issuer and session, instead of fresh ones.
     """
-    authority, issuer, session = (PrivateKey.generate(alg) for _ in range(3))
+    authority, issuer, session = keys or [PrivateKey.generate(alg) for _ in range(3)]
     envelope = sign_statement(
         {name: digest(name.encode()) for name in _FILES},
         merged(_predicate(issuer, now), predicate or {}),
