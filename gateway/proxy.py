@@ -64,6 +64,10 @@ class _Endpoint(ABC):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = headers.request_id(scope["headers"])
         entry = RequestLog(self._endpoint.path, request_id)
+        span = self._state.traces.begin(
+            self._endpoint.path, self._endpoint.dialect, scope["headers"]
+        )
+        scope["headers"] = span.forwarded(scope["headers"])
         try:
             entry.caller = self._admit(scope)
             path, metrics = self._endpoint.path, self._state.metrics
@@ -77,6 +81,7 @@ class _Endpoint(ABC):
             self._state.metrics.refused[self._endpoint.path, error.code].inc()
             await _send_plain_error(send, error, self._endpoint.dialect, request_id)
         finally:
+            span.end(entry)
             if self._state.log_requests:
                 entry.write()
 

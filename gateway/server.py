@@ -195,6 +195,7 @@ class _Process:
             if self._publisher is not None:
                 await self._publisher.aclose()
             self._store.close()
+            await asyncio.to_thread(self._state.traces.close)
         return 0
 
     async def _listen_on_all(self) -> None:

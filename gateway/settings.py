@@ -253,6 +253,12 @@ class Settings(BaseSettings):
         description="one line in the log for each request: path, status, outcome, "
         "times, sizes, ids and the name of the API key; never a prompt or an answer",
     )
+    traces_endpoint: Annotated[str, Field(pattern=r"\A(https?://.*)?\z")] = Field(
+        "",
+        description="OTLP/HTTP URL for OpenTelemetry spans, such as "
+        "http://collector:4318/v1/traces; whoever runs it learns who asks what model "
+        "when, no text",
+    )
     tls: TlsSettings = Field(default_factory=TlsSettings)
     api_keys_file: Path | None = Field(
         None, description="SHA-256 digests of the API keys, one a line; none: open"

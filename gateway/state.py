@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.policy import Rules
 from gateway.settings import LimitSettings, Settings
 from gateway.tlog.publisher import Publisher
+from gateway.traces import NO_TRACES, Traces, open_traces
 from gateway.upstream import HttpUpstream, Upstream
 
 __all__ = ["AppState", "Serving"]
@@ -50,6 +51,7 @@ class AppState:
         in_flight: requests that are being served.
         clock: seconds since the epoch.
         rules: what requests may ask for.
+        traces: where the span of each request goes.
         log_requests: whether the log gets a line for each request.
         comments: whether streams carry the attestation as a comment.
         metrics: what is counted and timed.
@@ -70,6 +72,7 @@ class AppState:
     rules: Rules = field(default_factory=Rules)
     comments: bool = True
     log_requests: bool = False
+    traces: Traces = NO_TRACES
     metrics: Metrics = field(default_factory=Metrics)
     _callers: Counter[str] = field(default_factory=Counter)
 
@@ -87,6 +90,7 @@ class AppState:
             rules=Rules.read(settings),
             comments=settings.stream_delivery == "comment",
             log_requests=settings.log_requests,
+            traces=open_traces(settings.traces_endpoint, settings.gateway_id),
             status_lists=settings.status_lists,
         )
 
