@@ -44,7 +44,7 @@ def through_a_file(state):
     return torch.load(file, weights_only=True)
 
 
-class Halt(Exception):
+class HaltError(Exception):
     pass
 
 
@@ -69,9 +69,9 @@ def test_a_stopped_stage_goes_on_to_the_same_bytes(model, rows, tmp_path, kind):
             kept.append(through_a_file(stage.state_dict()))
             kept.append(copy.deepcopy(stopped.state_dict()))
         if stage.done == 4:  # a step after the checkpoint is lost
-            raise Halt
+            raise HaltError
 
-    with pytest.raises(Halt):
+    with pytest.raises(HaltError):
         run(stopped, rows, tmp_path / "first", kind=kind, after=stop)
     again = tiny_model(seed=9)
     again.load_state_dict(kept[1])
