@@ -34,7 +34,14 @@ from attest.training.mechanism import (
 from attest.training.observer import Notes, StepObserver, watched
 from attest.training.routing import Schedule
 
-__all__ = ["MakeOptimizer", "NonFiniteError", "Router", "StepOutcome", "tensor_digest"]
+__all__ = [
+    "MakeOptimizer",
+    "NonFiniteError",
+    "Router",
+    "StepOutcome",
+    "tensor_digest",
+    "total_norm",
+]
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -84,6 +91,8 @@ class Router:
     tensor every rank measures its own part.
 
     Attributes:
+        model: as it was given, with its wrappers.
+        parameters: all of its tensors by the names that the schedule has for them.
         mechanism: how gradients are kept inside; see `attest.training.mechanism`.
         ranks: the processes that train together.
         schedule: what each principle may change.
@@ -106,14 +115,15 @@ class Router:
             TrainingError: a wrapper that cannot be governed, or a schedule that was
                 compiled for another model.
         """
+        self.model = model
         self.mechanism = mechanism or choose_mechanism(model)
         self.ranks = Ranks(model)
-        self._parameters = named_parameters(model)
+        self.parameters = named_parameters(model)
         self.schedule, self._make = schedule, make_optimizer
         self._check_names()
         self._max_norm, self._check_every = max_norm, max(1, check_every)
         self._observers = observers
-        self._trained = {n for n, p in self._parameters.items() if p.requires_grad}
+        self._trained = {n for n, p in self.parameters.items() if p.requires_grad}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._keys: dict[str, str] = {}
         self._scratch: dict[str, torch.Tensor] = {}
@@ -121,9 +131,9 @@ class Router:
         self._band: dict[str, nn.Parameter] = {}
         self._needed: dict[str, bool] = {}
         self._steps = 0
-        self._hashes = Watch(digests, self._parameters)
-        self._sums = Watch(checksums, self._parameters)
-        self._hashes.prepare(self._parameters)
+        self._hashes = Watch(digests, self.parameters)
+        self._sums = Watch(checksums, self.parameters)
+        self._hashes.prepare(self.parameters)
 
     @property
     def steps(self) -> int:
@@ -168,11 +178,11 @@ class Router:
         """Begin what `route` begins; the caller sees to it that `leave` is called."""
         if self._active is not None:
             raise TrainingError(f"router: still inside the route of {self._active!r}")
-        band = {name: self._parameters[name] for name in self.trained(principle)}
+        band = {name: self.parameters[name] for name in self.trained(principle)}
         self._active, self._band = principle, band
-        self._needed = {n: p.requires_grad for n, p in self._parameters.items()}
+        self._needed = {n: p.requires_grad for n, p in self.parameters.items()}
         self._watch().prepare(self._outside())
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             parameter.grad = None
             if self.mechanism == "toggle":
                 parameter.requires_grad_(name in band)
@@ -182,7 +192,7 @@ class Router:
         if self._active is None:
             return
         self._active, self._band = None, {}
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             parameter.grad = None
             parameter.requires_grad_(self._needed[name])
 
@@ -196,7 +206,7 @@ class Router:
         if self._active is None:
             raise TrainingError("router: step() outside of route()")
         for name in self._outside():
-            self._parameters[name].grad = None
+            self.parameters[name].grad = None
         gradients = [p.grad for p in self._band.values() if p.grad is not None]
         if not gradients:
             raise TrainingError(
@@ -204,8 +214,7 @@ class Router:
                 hint="call backward() inside route(), on a loss of this model; with "
                 "gradient checkpointing use use_reentrant=False",
             )
-        total = nn.utils.get_total_norm(gradients)
-        norm = float(getattr(total, "full_tensor", lambda: total)())
+        norm = total_norm(gradients)
         self._agree(math.isfinite(norm))
         return norm
 
@@ -249,7 +258,7 @@ class Router:
             ConfinementError: one of them changed since it was last hashed; names it.
         """
         self._hashes.verify()
-        self._hashes.prepare(self._parameters)
+        self._hashes.prepare(self.parameters)
         return joint_digest(self._hashes.known())
 
     def check_record(self, place: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,11 +314,11 @@ class Router:
                 f"found that of {state['schedule']}",
                 hint="resume with the constitution and the model of the stopped run",
             )
-        if state["weights"].keys() != self._parameters.keys():
+        if state["weights"].keys() != self.parameters.keys():
             raise TrainingError("router: the state is that of a model of other tensors")
-        self._hashes = Watch(digests, self._parameters, known=state["weights"])
+        self._hashes = Watch(digests, self.parameters, known=state["weights"])
         self._hashes.verify()
-        self._sums = Watch(checksums, self._parameters)
+        self._sums = Watch(checksums, self.parameters)
         self._steps = int(state["steps"])
         for principle in self.schedule.routes:
             saved = state["optimizers"].get(self._key(principle))
@@ -317,7 +326,7 @@ class Router:
                 self._optimizer(principle).load_state_dict(saved)
 
     def _outside(self) -> list[str]:
-        return [name for name in self._parameters if name not in self._band]
+        return [name for name in self.parameters if name not in self._band]
 
     def _watch(self) -> Watch:
         due = (self._steps + 1) % self._check_every == 0
@@ -334,7 +343,7 @@ class Router:
         key = self._key(principle)
         if key not in self._optimizers:
             names = self.trained(principle)
-            self._optimizers[key] = self._make([self._parameters[n] for n in names])
+            self._optimizers[key] = self._make([self.parameters[n] for n in names])
         return self._optimizers[key]
 
     def _agree(self, finite: bool) -> None:  # noqa: FBT001  # a fact, not a switch
@@ -353,7 +362,7 @@ class Router:
 
     def _check_names(self) -> None:
         routes = self.schedule.routes.values()
-        strange = {n for r in routes for n in r.tensors} - self._parameters.keys()
+        strange = {n for r in routes for n in r.tensors} - self.parameters.keys()
         if strange:
             raise TrainingError(
                 f"router: the schedule names {min(strange)}, which this model lacks",
@@ -382,3 +391,9 @@ class Router:
             energy[unit] = energy[unit] + square if unit in energy else square
         found = {unit: float(value) for unit, value in energy.items()}
         return self.ranks.sums(found)
+
+
+def total_norm(gradients: Sequence[torch.Tensor]) -> float:
+    """The Euclidean norm over all of them, shards on other ranks included."""
+    norm: Any = nn.utils.get_total_norm(gradients)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
