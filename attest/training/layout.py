@@ -1,49 +1,66 @@
 """Reading a model's layout: its list of blocks, and what lies before and after."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
 from attest.errors import ConstitutionError
+from attest.training._dry_run import tensor_uses
+from attest.training.mechanism import named_parameters, unwrap
 from attest.training.routing import Layout, layer_unit
 
-__all__ = ["read_layout"]
+__all__ = ["LayoutError", "read_layout"]
 
 # A second list of blocks with this share of the first one's parameters is another stack
-# (the encoder of T5, an image tower), and depth has no single meaning.
+# (the encoder of an encoder-decoder), and depth has no single meaning.
 _RIVAL_SHARE = 0.25
+
+
+class LayoutError(ConstitutionError):
+    """The model has no layout that a band could be laid over."""
+
+    code = "layout"
 
 
 def read_layout(model: nn.Module) -> Layout:
     """The layout of a decoder.
 
-    The blocks are the outermost `ModuleList` that holds most parameters. Parameters
-    outside it are `stem` or `head` by the order in which the modules are declared.
+    Names are those of the model without its wrappers (DistributedDataParallel,
+    torch.compile, PEFT): those that `named_parameters` of `attest.training.mechanism`
+    gives. The blocks are the outermost `ModuleList` that holds most parameters. One
+    forward on two dummy tokens, without gradients, tells what comes before and after
+    them; the model's mode and hooks and the random state are left as they were.
+
+    A tensor with uses or names at more than one place is `tied`. What the forward does
+    not reach, such as the image tower of a model that was given text alone, is `aside`.
+    Tensors that need no gradient now are the layout's `frozen` ones, as is the base
+    under adapters.
 
     Raises:
-        ConstitutionError: no such list, or a second one that is not much smaller.
+        LayoutError: no such list, a second one that is not much smaller, a forward
+            that fails, or trainable tensors outside the model, as of prompt tuning.
     """
-    stacks = sorted(_outermost_lists(model), key=lambda item: -_size(item[1]))
-    name = type(model).__name__
-    if not stacks or not _size(stacks[0][1]):
-        raise ConstitutionError(
+    inner, tensors = unwrap(model), named_parameters(model)
+    name = type(inner).__name__
+    lists = dict(_outermost_lists(inner))
+    if not any(map(_size, lists.values())):
+        raise LayoutError(
             f"{name}: expected a list of blocks, found none",
             hint="only decoders whose blocks stand in one ModuleList can be routed",
         )
-    path, blocks = stacks[0]
-    if len(stacks) > 1 and _size(stacks[1][1]) > _RIVAL_SHARE * _size(blocks):
-        raise ConstitutionError(
-            f"{name}: expected one list of blocks, found {path} and {stacks[1][0]}",
-            hint="route the decoder alone; encoder-decoders have no single depth",
-        )
-    return Layout(name, path, len(blocks), _units(model, path))
+    _check_wrapper(model, inner, name)
+    uses = _uses(inner, tensors, name)
+    path = _block_list(lists, set(uses), name)
+    units = _units(inner, path, uses)
+    frozen = frozenset(n for n, p in tensors.items() if not p.requires_grad)
+    return Layout(name, path, len(lists[path]), units, frozen)
 
 
 def _outermost_lists(
     module: nn.Module, prefix: str = ""
 ) -> Iterator[tuple[str, nn.ModuleList]]:
     for name, child in module.named_children():
-        path = f"{prefix}.{name}" if prefix else name
+        path = _joined(prefix, name)
         if isinstance(child, nn.ModuleList):
             yield path, child
         else:
@@ -54,18 +71,103 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _units(model: nn.Module, blocks: str) -> dict[str, str]:
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    tied = {names[0] for names in names.values() if len(names) > 1}
-    units: dict[str, str] = {}
-    place = "stem"
-    for name, _ in model.named_parameters():
-        if name.startswith(f"{blocks}."):
-            layer = name[len(blocks) + 1 :].partition(".")[0]
-            units[name] = layer_unit(int(layer))
-            place = "head"
+def _check_wrapper(model: nn.Module, inner: nn.Module, name: str) -> None:
+    inside = {id(parameter) for parameter in inner.parameters()}
+    for outside, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in inside:
+            raise LayoutError(
+                f"{name}: {outside} is trained and belongs to no layer",
+                hint="use adapters that sit in layers, such as LoRA; prompt and prefix "
+                "tuning cannot be routed",
+            )
+
+
+def _uses(
+    model: nn.Module, tensors: Mapping[str, nn.Parameter], name: str
+) -> list[str]:
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise LayoutError(
+            f"{name}: expected a decoder, found an encoder-decoder",
+            hint="its two stacks have no single depth; route a decoder-only model",
+        )
+    try:
+        return tensor_uses(model, tensors)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise LayoutError(
+            f"{name}: a forward on four token ids failed: "
+            f"{type(error).__name__}: {reason}",
+            hint="only models that answer model(input_ids) can be routed",
+        ) from error
+
+
+def _block_list(lists: Mapping[str, nn.ModuleList], used: set[str], name: str) -> str:
+    # A list that text does not reach is no rival: the tower of another modality.
+    reached = [
+        path for path in lists if any(tensor.startswith(f"{path}.") for tensor in used)
+    ]
+    reached.sort(key=lambda path: -_size(lists[path]))
+    if not reached:
+        raise LayoutError(
+            f"{name}: no list of blocks takes part in a forward on token ids",
+            hint="read the layout before a wrapper shards or offloads the model",
+        )
+    if len(reached) > 1:
+        first, second = (_size(lists[path]) for path in reached[:2])
+        if second > _RIVAL_SHARE * first:
+            raise LayoutError(
+                f"{name}: expected one list of blocks, found {reached[0]} and "
+                f"{reached[1]}",
+                hint="route the decoder alone; two stacks have no single depth",
+            )
+    return reached[0]
+
+
+def _units(model: nn.Module, blocks: str, uses: Sequence[str]) -> dict[str, str]:
+    layers = _layers(model, blocks)
+    depth = [number for number, name in enumerate(uses) if layers.get(name)]
+    places: dict[str, set[str]] = {name: set(found) for name, found in layers.items()}
+    for number, name in enumerate(uses):
+        if layers[name]:
+            continue
+        before, after = number < depth[0], number > depth[-1]
+        places[name].add("stem" if before else "head" if after else "between blocks")
+    return {name: _unit(found) for name, found in places.items()}
+
+
+def _unit(places: set[str]) -> str:
+    if not places:
+        return "aside"
+    (place, *more) = places
+    return "tied" if more or place == "between blocks" else place
+
+
+def _layers(model: nn.Module, blocks: str) -> dict[str, set[str]]:
+    """For every tensor by its first name: the blocks of all its names.
+
+    A tensor that also has a name outside the blocks gets "between blocks" beside them.
+    """
+    first: dict[int, str] = {}
+    layers: dict[str, set[str]] = {}
+    outside: set[str] = set()
+    for full, parameter in model.named_parameters(remove_duplicate=False):
+        alias = _plain(full)
+        name = first.setdefault(id(parameter), alias)
+        found = layers.setdefault(name, set())
+        if alias.startswith(f"{blocks}."):
+            number = alias[len(blocks) + 1 :].partition(".")[0]
+            found.add(layer_unit(int(number)))
         else:
-            units[name] = "tied" if name in tied else place
-    return units
+            outside.add(name)
+    for name in outside:
+        if layers[name]:
+            layers[name].add("between blocks")
+    return layers
+
+
+def _joined(prefix: str, name: str) -> str:
+    return _plain(f"{prefix}.{name}" if prefix else name)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_orig_mod.", "").removesuffix("._orig_mod")

@@ -7,6 +7,7 @@ gradient of every parameter: DistributedDataParallel that does not look for unus
 parameters, FSDP2, and gradient checkpointing of the reentrant kind.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -55,7 +56,10 @@ def choose_mechanism(model: nn.Module) -> Mechanism:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel and torch.compile."""
+    """The module inside DistributedDataParallel, torch.compile and PEFT.
+
+    Adapters sit in the layers of what is inside; a PeftModel only wraps it.
+    """
     return list(_wrappers(model))[-1]
 
 
@@ -124,9 +128,17 @@ def _wrappers(model: nn.Module) -> Iterator[nn.Module]:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, DistributedDataParallel | DataParallel):
             inner = model.module
+        if inner is None and _adapted(model):
+            inner = model.get_base_model()
         if inner is None:
             return
         model = inner
+
+
+def _adapted(model: nn.Module) -> bool:
+    # Whoever has such a model has imported PEFT already; nobody else waits for it.
+    peft = sys.modules.get("peft")
+    return bool(peft and isinstance(model, peft.PeftModel | peft.PeftMixedModel))
 
 
 def _sharded(model: nn.Module) -> bool:

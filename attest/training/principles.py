@@ -213,15 +213,3 @@ class Constitution:
     def routed(self) -> tuple[Principle, ...]:
         """The principles that have a band, in file order."""
         return tuple(p for p in self.principles if p.band is not None)
-
-    @property
-    def drawn(self) -> tuple[Principle, ...]:
-        """The principles whose rows training draws: routed, or anchors of a routed."""
-        return tuple(p for p in self.principles if p.band or self._anchors(p.id))
-
-    def _anchors(self, name: str) -> bool:
-        return any(
-            p.anchors.get(name, p.anchors.get("others", 0)) > 0
-            for p in self.routed
-            if p.id != name
-        )

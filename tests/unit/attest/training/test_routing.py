@@ -1,15 +1,14 @@
 import pytest
 import torch
-from torch import nn
 
-from attest.errors import ConstitutionError, TrainingError
+from attest.errors import TrainingError
 from attest.training.constitution import parse_constitution
 from attest.training.demo import constitution_bytes
 from attest.training.demo.tiny import build_model, build_tokenizer
 from attest.training.layout import read_layout
 from attest.training.loop import adamw
 from attest.training.router import Router, tensor_digest
-from attest.training.routing import Layout, compile_schedule
+from attest.training.routing import compile_schedule
 
 CONSTITUTION = parse_constitution(constitution_bytes())
 
@@ -46,58 +45,11 @@ def digests(model):
     return {name: tensor_digest(p) for name, p in model.named_parameters()}
 
 
-def test_layout_of_a_llama(model):
-    layout = read_layout(model)
-    assert (layout.architecture, layout.blocks) == ("LlamaForCausalLM", "model.layers")
-    assert layout.count == 6
-    assert layout.units["model.embed_tokens.weight"] == "stem"
-    assert layout.units["model.norm.weight"] == layout.units["lm_head.weight"] == "head"
-    assert layout.units["model.layers.5.mlp.up_proj.weight"] == "L05"
-
-
-def test_layout_of_tied_weights():
-    class Tied(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed = nn.Embedding(4, 8)
-            self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
-            self.head = nn.Linear(8, 4, bias=False)
-            self.head.weight = self.embed.weight
-
-    assert read_layout(Tied()).units["embed.weight"] == "tied"
-
-
-def test_layout_without_blocks():
-    with pytest.raises(ConstitutionError, match="found none"):
-        read_layout(nn.Linear(2, 2))
-
-
-def test_layout_with_two_stacks():
-    model = nn.Module()
-    model.encoder = nn.ModuleList([nn.Linear(8, 8)])
-    model.decoder = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
-    with pytest.raises(ConstitutionError, match="decoder and encoder"):
-        read_layout(model)
-
-
 def test_routes(schedule):
     assert list(schedule.routes) == ["refuse", "unsure", "tone"]
     assert schedule.route("refuse").layers == (3, 4, 5)
     assert len(schedule.route("refuse").tensors) == 27
     assert schedule.route("refuse").digest != schedule.route("unsure").digest
-
-
-@pytest.mark.parametrize("name", ["keep", "nobody"])
-def test_no_route(schedule, name):
-    with pytest.raises(ConstitutionError, match="no route"):
-        schedule.route(name)
-
-
-def test_band_without_a_layer_names_the_principle():
-    text = constitution_bytes().replace(b"{from: 0, to: 500}", b"{from: 0, to: 50}")
-    layout = Layout("X", "layers", 6, {})
-    with pytest.raises(ConstitutionError, match="'tone'"):
-        compile_schedule(parse_constitution(text), layout)
 
 
 @pytest.mark.parametrize("make", [heavy_adamw, fused, sgd])
