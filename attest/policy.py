@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from attest.canonical import read_object
+from attest.canonical import canonical, read_object
 from attest.claims import Measured, Outcome, SystemPrompt
+from attest.digests import digest
 from attest.errors import ConfigurationError, FormatError
 from attest.keys import PublicKey
 from attest.log.note import NoteKey
@@ -131,6 +132,11 @@ class Policy:
         if "authorities" not in fields:
             raise ConfigurationError("policy: authorities is missing")
         return cls(**fields)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the RFC 8785 form of the JSON form: equal for equal demands."""
+        return digest(canonical(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form; `from_json` of it gives an equal policy."""

@@ -21,7 +21,7 @@ from attest.digests import digest, digests_equal
 from attest.errors import FormatError
 from attest.sse import EventSplitter
 
-__all__ = ["MAX_COPY", "Attested", "restored", "unwrapped"]
+__all__ = ["MAX_COPY", "UNDONE", "Attested", "restored", "unwrapped"]
 
 # The whole list takes a few seconds on a copy of this size.
 MAX_COPY = 1024 * 1024
@@ -72,6 +72,9 @@ _CODES = (
     "content.newline",
     "content.done_lost",
 )
+# Codes of what the search undoes: the attested bytes are then known.
+UNDONE = frozenset([*_CODES, "content.compressed", "content.bom"])
+
 _SPELLINGS = (("", "compact", "spaced"), ("", "raw", "ascii"))
 
 

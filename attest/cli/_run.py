@@ -31,6 +31,7 @@ class Format(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    EAR = "ear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Answer:
 
     Attributes:
         data: for `--format json`.
+        ear: for `--format ear`: an attestation result. Other commands than those that
+            verify have none, and refuse that format.
         text: makes the words for people, without a newline at the end. Whatever came
             from outside must have passed `clean`.
     """
@@ -46,6 +49,7 @@ class Answer:
     data: Any
     text: Callable[[], str]
     exit_code: ExitCode = ExitCode.OK
+    ear: Any = None
 
 
 def _remember(name: str) -> Callable[[typer.Context, Any], Any]:
@@ -130,8 +134,12 @@ def say(context: typer.Context, words: str) -> None:
 
 def finish(context: typer.Context, answer: Answer) -> ExitCode:
     """Write the answer in the form that was asked for."""
-    if context.meta.get(_FORMAT) is Format.JSON:
-        typer.echo(json.dumps(answer.data, indent=2))
+    form = context.meta.get(_FORMAT)
+    if form is Format.EAR and answer.ear is None:
+        raise typer.BadParameter("--format ear is for the commands that verify tokens")
+    if form in {Format.JSON, Format.EAR}:
+        data = answer.data if form is Format.JSON else answer.ear
+        typer.echo(json.dumps(data, indent=2))
     elif not is_quiet(context):
         typer.echo(answer.text(), color=_color())
     return answer.exit_code
@@ -142,7 +150,7 @@ def fail(context: typer.Context, error: BaseException) -> ExitCode:
     code = exit_code(error)
     if isinstance(error, AttestError):
         _say_error(str(error), error.hint)
-        if context.meta.get(_FORMAT) is Format.JSON:
+        if context.meta.get(_FORMAT) in {Format.JSON, Format.EAR}:
             typer.echo(json.dumps({"error": _error_json(error)}, indent=2))
     elif isinstance(error, BrokenPipeError):
         # Else the interpreter complains again when it flushes stdout at its end.

@@ -1,7 +1,8 @@
 """Exit codes: what a script can tell from a command without reading its words.
 
 A definite no (1) and a cannot-tell (3) never share a code, so that a pipeline can raise
-an alarm on the one and try again on the other.
+an alarm on the one and try again on the other. Nor does a copy whose text is proven and
+whose bytes are not (6): whoever needs the text alone may go on.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from enum import IntEnum
 from attest.errors import (
     AttestError,
     ConfigurationError,
+    ContentOnlyError,
     EvidenceUnavailableError,
     FormatError,
     SignerError,
@@ -30,6 +32,7 @@ class ExitCode(IntEnum):
     UNKNOWN = 3
     CONFIGURATION = 4
     INTERNAL = 5
+    CONTENT_ONLY = 6
     INTERRUPTED = 130
 
     @property
@@ -45,6 +48,8 @@ _MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.UNKNOWN: "cannot tell: evidence is missing, unreadable or too new",
     ExitCode.CONFIGURATION: "a local file, key or setting is wrong or missing",
     ExitCode.INTERNAL: "a fault of this program, or its output could not be written",
+    ExitCode.CONTENT_ONLY: "what the answer says is proven, the bytes at hand are not "
+    "those that were sent",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
 
@@ -52,6 +57,7 @@ _MEANINGS: Mapping[ExitCode, str] = {
 # will. Where a local file is at fault, its reader raises ConfigurationError instead.
 _CODES: Mapping[type[AttestError], ExitCode] = {
     VerificationError: ExitCode.FALSE,
+    ContentOnlyError: ExitCode.CONTENT_ONLY,
     FormatError: ExitCode.FALSE,
     EvidenceUnavailableError: ExitCode.UNKNOWN,
     UnsupportedVersionError: ExitCode.UNKNOWN,

@@ -19,6 +19,7 @@ from attest.cli._verdict import verdict_answer
 from attest.delivery import split_stream
 from attest.envelope import MAX_ENVELOPE
 from attest.errors import FormatError
+from attest.policy import Policy
 from attest.refusal import MAX_RECORD, verify_refusal
 from attest.verify import verify
 
@@ -80,10 +81,7 @@ def response(  # noqa: PLR0913  # one parameter per option
         request=read_input(request, max_bytes=MAX_BODY),
         response=body,
     )
-    verdict = verify(
-        evidence, demands, at=now(), nonce=nonce or None, audience=audience or None
-    )
-    return verdict_answer(verdict, _ANSWER_LIMITS)
+    return _judged(evidence, demands, nonce, audience)
 
 
 @command(app)
@@ -107,7 +105,11 @@ def bundle(  # noqa: PLR0913  # one parameter per option
     nonce: NonceOption = "",
     audience: AudienceOption = "",
 ) -> Answer:
-    """Verify a bundle. Bodies given here take the place of those in the bundle."""
+    """Verify a bundle. Bodies given here take the place of those in the bundle.
+
+    Where their bytes are not the attested ones, it says what became of them: the
+    response may also be the text of the answer alone.
+    """
     demands = read_policy(authority, policy)
     evidence = Bundle.loads(read_input(file, max_bytes=MAX_BUNDLE))
     if request:
@@ -120,10 +122,7 @@ def bundle(  # noqa: PLR0913  # one parameter per option
         read_input(path).decode("ascii", "replace").strip() for path in status or ()
     )
     evidence = replace(evidence, status_lists=(*lists, *evidence.status_lists))
-    verdict = verify(
-        evidence, demands, at=now(), nonce=nonce or None, audience=audience or None
-    )
-    return verdict_answer(verdict, _ANSWER_LIMITS)
+    return _judged(evidence, demands, nonce, audience)
 
 
 @command(app)
@@ -140,8 +139,17 @@ def refusal(
 ) -> Answer:
     """Verify that a certified gateway refused to start, and show its reason."""
     demands = read_policy(authority, policy)
-    verdict = verify_refusal(read_input(file, max_bytes=MAX_RECORD), demands, at=now())
-    return verdict_answer(verdict, _REFUSAL_LIMITS)
+    record, at = read_input(file, max_bytes=MAX_RECORD), now()
+    verdict = verify_refusal(record, demands, at=at)
+    return verdict_answer(verdict, _REFUSAL_LIMITS, policy=demands, at=at)
+
+
+def _judged(evidence: Bundle, demands: Policy, nonce: str, audience: str) -> Answer:
+    at = now()
+    verdict = verify(
+        evidence, demands, at=at, nonce=nonce or None, audience=audience or None
+    )
+    return verdict_answer(verdict, _ANSWER_LIMITS, policy=demands, at=at)
 
 
 def _token(path: str, body: bytes) -> str:

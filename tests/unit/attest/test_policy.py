@@ -1,4 +1,5 @@
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from attest.errors import ConfigurationError, InputError
 from attest.keys import Algorithm, PrivateKey
 from attest.log.note import KeyKind, NoteKey
 from attest.policy import Policy, Tier
+from attest.rules import ConstitutionRule, PrincipleRule
 
 KEYS = [PrivateKey.generate(alg).public for alg in Algorithm]
 LOG = NoteKey.of("example.com/log", KeyKind.LOG, PrivateKey.generate().public)
@@ -34,6 +36,12 @@ POLICIES = st.builds(
     witnesses=st.none() | st.just((WITNESS,)) | st.just(()),
     witness_threshold=st.none() | st.integers(1, 9),
     max_log_delay_seconds=st.integers(0, 10**6),
+    max_status_age_seconds=st.none() | st.integers(0, 10**6),
+    constitutions=st.none()
+    | st.just(())
+    | st.just((ConstitutionRule("civic", ">=1.2,<2"), ConstitutionRule("toy"))),
+    principles=st.just(())
+    | st.just((PrincipleRule("honesty", Decimal("0.60"), 200), PrincipleRule("care"))),
 )
 
 
@@ -82,11 +90,25 @@ def test_the_defaults_are_strict():
         ("witness_threshold", 0),
         ("witness_threshold", "2"),
         ("max_log_delay_seconds", None),
+        ("max_status_age_seconds", "1"),
+        ("constitutions", {}),
+        ("constitutions", ["civic"]),
+        ("constitutions", [{"id": "civic", "versions": "1.2"}]),
+        ("constitutions", [{"id": "civic", "version": "1"}]),
+        ("principles", None),
+        ("principles", [{"id": "honesty", "min_in_band": 0.6}]),
+        ("principles", [{"id": "honesty"}] * 257),
     ],
 )
 def test_unusable_members_are_named(member, value):
     with pytest.raises(ConfigurationError, match=member.removesuffix("ies")):
         read({**SMALLEST, member: value})
+
+
+def test_equal_demands_have_one_digest():
+    policy = read({**SMALLEST, "principles": [{"id": "a", "min_in_band": "0.5"}]})
+    assert read(policy.to_json()).digest == policy.digest
+    assert read(SMALLEST).digest != policy.digest
 
 
 def test_nobody_is_trusted_by_default():

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.log import SignedLog
+from fakes.verdicts import sound
 from fakes.world import NOW, make_world
 
 from attest.errors import ConfigurationError
@@ -22,7 +23,7 @@ def world(log):
 
 
 def judge(world, bundle, at=NOW + 5, **policy):
-    return verify(bundle, replace(world.policy, **policy), at=at)
+    return sound(verify(bundle, replace(world.policy, **policy), at=at))
 
 
 def test_witnessed_token_reaches_t2(world, log):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.log import SignedLog
+from fakes.verdicts import sound
 from fakes.world import (
     ABSENT,
     ANSWER,
@@ -21,6 +22,7 @@ from attest.claims import Measured, Outcome, SystemPrompt
 from attest.digests import digest
 from attest.errors import (
     AlgorithmError,
+    ContentOnlyError,
     EvidenceUnavailableError,
     ExpiredError,
     PolicyError,
@@ -51,7 +53,7 @@ NAMES = (
 
 
 def judge(bundle, world=WORLD, **options):
-    return verify(bundle, world.policy, **{"at": world.now, **options})
+    return sound(verify(bundle, world.policy, **{"at": world.now, **options}))
 
 
 def problem(bundle, world=WORLD, **options):
@@ -214,14 +216,34 @@ def test_clocks_may_differ_a_little():
 
 
 def test_other_content():
-    assert problem(replace(BUNDLE, request=REQUEST + b" ")) == (
-        6,
-        "transcript_mismatch",
-    )
-    assert problem(replace(BUNDLE, response=ANSWER + b" ")) == (
-        6,
-        "transcript_mismatch",
-    )
+    """Every damage there is stands in the vectors (test_damage_vectors)."""
+    other = REQUEST.replace(b"France", b"Spain")
+    assert problem(replace(BUNDLE, request=other)) == (6, "transcript_mismatch")
+    other = ANSWER.replace(b"Paris", b"Milan")
+    assert problem(replace(BUNDLE, response=other)) == (6, "transcript_mismatch")
+
+
+@pytest.mark.parametrize("changed", ["request", "response"])
+def test_content_without_its_bytes(changed):
+    """Neither a yes nor a no; all that comes after step 6 is judged all the same."""
+    copy = replace(BUNDLE, **{changed: getattr(BUNDLE, changed) + b" "})
+    verdict = judge(copy)
+    assert (verdict.proven, verdict.false, verdict.content_only) == (False, False, True)
+    assert verdict.tier is Tier.T1
+    assert verdict.step(10).status is Status.OK
+    assert verdict.to_json()["verdict"] == "content_only"
+    with pytest.raises(ContentOnlyError, match="not the attested one") as caught:
+        verdict.raise_unless_proven()
+    assert caught.value.findings == verdict.step(6).findings
+    too_old = judge(copy, at=WORLD.now - 61)
+    assert (too_old.false, too_old.problem.number) == (True, 7)
+
+
+def test_a_hidden_request_does_not_hide_a_changed_response():
+    bare = replace(BUNDLE, token=BUNDLE.token.partition("~")[0])
+    assert judge(bare).problem.status is Status.UNKNOWN
+    lie = replace(bare, response=ANSWER.replace(b"Paris", b"Milan"))
+    assert judge(lie).false
 
 
 def test_either_part_alone():

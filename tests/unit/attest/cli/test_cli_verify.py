@@ -123,6 +123,59 @@ def test_bundle_is_proven(verify, evidence):
     assert result.stderr == ""
 
 
+def test_verdict_as_an_attestation_result(verify, evidence):
+    result = verify("bundle", evidence / "bundle.json", "--format", "ear")
+    assert result.exit_code == 0
+    value = json.loads(result.stdout)
+    appraisal = value["submods"]["inference-attestation"]
+    assert appraisal["ear_status"] == "affirming"
+
+
+def test_other_commands_have_no_attestation_result(attest, evidence):
+    path = evidence / "authority.pub.pem"
+    assert attest("keys", "show", path, "--format", "ear").exit_code == 2
+
+
+def test_error_beside_an_attestation_result_is_json(verify, evidence):
+    (evidence / "broken").write_bytes(b"{")
+    result = verify("bundle", evidence / "broken", "--format", "ear")
+    assert json.loads(result.stdout)["error"]["code"] == "format"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said", "code"),
+    [
+        (lambda body: body + b"\n", "byte for byte", "content.newline"),
+        (
+            lambda body: json.dumps(json.loads(body), sort_keys=True).encode(),
+            "spelt otherwise",
+            "content.reencoded",
+        ),
+        (lambda _: TEXT.encode(), "spelt otherwise", "content.text_only"),
+    ],
+)
+def test_content_without_its_bytes_has_a_code_of_its_own(
+    verify, evidence, spoil, said, code
+):
+    copy = evidence / "copy"
+    copy.write_bytes(spoil((evidence / "response").read_bytes()))
+    result = verify("bundle", evidence / "bundle.json", "--response", copy)
+    assert result.exit_code == 6
+    assert "CONTENT PROVEN, BYTES NOT" in result.stdout
+    assert said in result.stdout
+    assert code in result.stdout
+    assert "T1 means" in result.stdout
+
+
+def test_a_copy_that_was_cut_is_not_called_forged(verify, evidence):
+    copy = evidence / "copy"
+    copy.write_bytes((evidence / "response").read_bytes()[:-30])
+    result = verify("bundle", evidence / "bundle.json", "--response", copy)
+    assert result.exit_code == 1
+    assert "content.truncated" in result.stdout
+    assert "forged" not in result.stdout
+
+
 def test_bundle_from_stdin(verify, evidence):
     data = (evidence / "bundle.json").read_bytes()
     assert verify("bundle", "-", input=data).exit_code == 0
