@@ -1,4 +1,4 @@
-"""The damaged-pair table: every implementation gives these codes for these files."""
+"""The shared vectors: every implementation gives these codes for these files."""
 
 import importlib.util
 import json
@@ -15,7 +15,8 @@ from attest.verify import verify
 VECTORS = Path(__file__).parents[2] / "vectors"
 FILES = {
     str(path.relative_to(VECTORS)): json.loads(path.read_bytes())
-    for path in sorted(VECTORS.glob("damage/*.json"))
+    for folder in ("damage", "verdicts")
+    for path in sorted((VECTORS / folder).glob("*.json"))
 }
 CASES = [
     pytest.param(path, case, id=f"{path}: {case['name']}")
@@ -36,10 +37,11 @@ def judge(path, case):
     document = FILES[path]
     members = document["bundle"] | case["changes"]
     bundle = {name: value for name, value in members.items() if value is not None}
+    policy = document["policy"] | case.get("policy", {})
     return sound(
         verify(
             Bundle.loads(json.dumps(bundle).encode()),
-            Policy.from_json(json.dumps(document["policy"]).encode()),
+            Policy.from_json(json.dumps(policy).encode()),
             at=document["at"],
         )
     )
