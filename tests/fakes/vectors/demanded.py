@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fakes.vectors.signed import PROVEN, WORLD, Expected, case, key
-from fakes.world import NOW, Changes, World, make_world
+from fakes.world import NOW, World, make_world
 
 from attest.claims import SystemPrompt
 
@@ -127,10 +127,8 @@ def _missed(*words: str) -> Expected:
     return Expected("false", tuple(f"policy.{word}" for word in words), "policy")
 
 
-def _case(
-    name: str, policy: Mapping[str, Any], expected: Expected, changes: Changes = {}
-) -> dict[str, Any]:
-    return {**case(name, changes, expected), "policy": policy}
+def _case(name: str, policy: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+    return {**case(name, {}, expected), "policy": policy}
 
 
 assert TRAINED.now == WORLD.now == NOW
