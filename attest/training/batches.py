@@ -9,6 +9,7 @@ import torch
 from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import TrainingError
+from attest.training.principles import PrincipleWithoutDataError
 
 __all__ = ["Batch", "Example", "Question", "Sampler", "collate", "encode"]
 
@@ -109,7 +110,7 @@ class Sampler:
         """So many rows of each principle.
 
         Raises:
-            TrainingError: a principle has no rows.
+            PrincipleWithoutDataError: a principle has no rows.
         """
         return [
             self._deal(name) for name, count in counts.items() for _ in range(count)
@@ -163,7 +164,7 @@ class Sampler:
 
     def _deal(self, name: str) -> Example:
         if name not in self._rows:
-            raise TrainingError(
+            raise PrincipleWithoutDataError(
                 f"principle {name!r}: has no rows",
                 hint="add rows with this principle id, or take its anchors away",
             )
