@@ -16,7 +16,7 @@ from attest.request import prompt_digest, semantic_digest
 from attest.transcript import output_digest
 from gateway.boot import Boot, Session, follow
 from gateway.exchange import Exchange, Sealed
-from gateway.store.sqlite import Record
+from gateway.store.records import Record
 
 __all__ = ["Attester", "Store", "private_claims", "public_claims"]
 

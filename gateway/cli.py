@@ -198,6 +198,40 @@ def install(
     _run(action)
 
 
+store = typer.Typer(no_args_is_help=True, help="Where attestations are kept.")
+app.add_typer(store, name="store")
+
+
+@store.callback()
+def _store() -> None:
+    """Where attestations are kept."""
+
+
+@store.command()
+def copy(
+    source: Annotated[
+        Path, typer.Argument(help="attestations.sqlite of a gateway that is stopped.")
+    ],
+    *,
+    postgres_dsn_file: Annotated[
+        Path, typer.Option(help="File with the connection string of an empty database.")
+    ],
+) -> None:
+    """Copy all attestations and the log into PostgreSQL."""
+
+    def action() -> int:
+        import asyncio  # noqa: PLC0415
+
+        from gateway.store.copy import copy_store  # noqa: PLC0415
+        from gateway.store.postgres import read_dsn  # noqa: PLC0415
+
+        counts = asyncio.run(copy_store(source, read_dsn(postgres_dsn_file)))
+        typer.echo(", ".join(f"{count} {table}" for table, count in counts.items()))
+        return 0
+
+    _run(action)
+
+
 @app.command()
 def demo(
     directory: Annotated[

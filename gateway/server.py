@@ -31,7 +31,7 @@ from gateway.scrape import MetricsPage
 from gateway.settings import Settings
 from gateway.startup import Startup
 from gateway.state import AppState
-from gateway.store.sqlite import SqliteStore
+from gateway.store import open_store
 from gateway.supervise import Supervisor
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 from gateway.tls import follow_renewals, server_context
@@ -140,9 +140,7 @@ class _Process:
         signer = read_log_signer(self._settings)
         witnesses = read_witnesses(self._settings)
         try:
-            self._store = SqliteStore.open(
-                self._state_dir / "attestations.sqlite", log=signer is not None
-            )
+            self._store = open_store(self._settings, log=signer is not None)
         except StartupRefusedError as error:
             self._refuse(error)
             raise

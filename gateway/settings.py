@@ -260,6 +260,11 @@ class Settings(BaseSettings):
         "when, no text",
     )
     tls: TlsSettings = Field(default_factory=TlsSettings)
+    postgres_dsn_file: Path | None = Field(
+        None,
+        description="file with a PostgreSQL connection string: replicas then share "
+        "attestations and one log; empty keeps them in a file in state_dir",
+    )
     api_keys_file: Path | None = Field(
         None, description="SHA-256 digests of the API keys, one a line; none: open"
     )

@@ -1,1 +1,28 @@
-"""Where attestations are kept: tokens and digests, never a request or an answer."""
+"""The durable home of attestations and of the log: a file, or a database server."""
+
+from attest.errors import ConfigurationError
+from gateway.settings import Settings
+from gateway.store.records import RecordStore
+from gateway.store.sqlite import SqliteStore
+
+__all__ = ["open_store"]
+
+
+def open_store(settings: Settings, *, log: bool) -> RecordStore:
+    """The store that the settings describe, ready to take records.
+
+    Raises:
+        ConfigurationError: it can't be opened or written, or its driver is missing.
+        StartupRefusedError: the log in it was damaged.
+    """
+    if settings.postgres_dsn_file is None:
+        path = settings.state_dir / "attestations.sqlite"
+        return SqliteStore.open(path, log=log)
+    try:
+        from gateway.store.postgres import PostgresStore, read_dsn  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"postgres_dsn_file: needs the library {error.name}",
+            hint="type: pip install 'attest-gateway[postgres]'",
+        ) from error
+    return PostgresStore.open(read_dsn(settings.postgres_dsn_file), log=log)

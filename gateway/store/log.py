@@ -5,7 +5,6 @@ store's one writer. Level 0 of the tree is made from the leaves when it is asked
 above it there is one row per 256 hashes.
 """
 
-import sqlite3
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,34 +15,22 @@ from attest.log.merkle import HASH_SIZE, leaf_hash
 from attest.log.proof import LogProof
 from attest.log.tiles import TILE_WIDTH, Edge, Tile, inclusion_proof, tree_root
 from gateway.errors import StartupRefusedError
+from gateway.store.database import Connection
 
 __all__ = [
-    "LOG_SCHEMA",
     "LogTables",
     "LoggedRecord",
     "keep_checkpoint",
     "latest_checkpoint",
     "log_proof",
     "log_root",
+    "log_size",
     "read_entries",
     "read_records",
     "read_tile",
 ]
 
 T = TypeVar("T")
-
-LOG_SCHEMA = """
-CREATE TABLE IF NOT EXISTS log_leaves (
-    idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, attestation TEXT UNIQUE, record TEXT
-) STRICT;
-CREATE TABLE IF NOT EXISTS log_hashes (
-    level INTEGER NOT NULL, idx INTEGER NOT NULL, hash BLOB NOT NULL,
-    PRIMARY KEY (level, idx)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS log_checkpoints (
-    size INTEGER PRIMARY KEY, note TEXT NOT NULL, witnessed INTEGER NOT NULL
-) STRICT;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +58,12 @@ class LogTables:
         size: leaves that are on disk; any thread may read it.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
         self._edge = Edge()
         self._stale = False
         self.size = 0
 
-    def check(self) -> None:
+    def check(self, connection: Connection) -> None:
         """Recompute the whole tree from its leaves, and go on at its end.
 
         Takes some 6 s per million leaves.
@@ -86,8 +72,8 @@ class LogTables:
             StartupRefusedError: a leaf is missing, or a hash that is kept is not of
                 these leaves.
         """
-        edge, hashes = Edge(), self._kept_hashes()
-        rows = self._connection.execute("SELECT idx, leaf FROM log_leaves ORDER BY idx")
+        edge, hashes = Edge(), _kept_hashes(connection)
+        rows = connection.execute("SELECT idx, leaf FROM log_leaves ORDER BY idx")
         for index, leaf in rows:
             if index != edge.size or len(leaf) != HASH_SIZE:
                 raise damaged(f"entry {edge.size} is missing")
@@ -98,25 +84,29 @@ class LogTables:
             raise damaged(f"entries after {edge.size - 1} are missing")
         self._edge, self.size = edge, edge.size
 
-    def _kept_hashes(self) -> dict[tuple[int, int], bytes]:
-        rows = self._connection.execute("SELECT level, idx, hash FROM log_hashes")
-        return {(level, index): node for level, index, node in rows}
-
-    def append(self, item: LoggedRecord) -> None:
-        """Add a leaf within the transaction that is open."""
+    def begin(self, connection: Connection, *, shared: bool) -> None:
+        """A transaction begins; where others write too, go on where they ended."""
+        if shared:
+            self.size = log_size(connection)
+            self._stale = self._stale or self.size != self._edge.size
         if self._stale:
-            self._edge = Edge.restore(self.size, self._tile)
+            self._edge = Edge.restore(
+                self.size, lambda level, tile: read_tile(connection, level, tile)
+            )
             self._stale = False
-        self._connection.execute(
-            "INSERT INTO log_leaves VALUES (?, ?, ?, ?)",
+
+    def append(self, connection: Connection, item: LoggedRecord) -> None:
+        """Add a leaf within the transaction that is open."""
+        connection.execute(
+            "INSERT INTO log_leaves (idx, leaf, attestation, record) "
+            "VALUES (?, ?, ?, ?)",
             (self._edge.size, item.leaf, item.attestation, item.record),
         )
-        self._connection.executemany(
-            "INSERT INTO log_hashes VALUES (?, ?, ?)", self._edge.append(item.leaf)
-        )
-
-    def _tile(self, level: int, tile: Tile) -> bytes:
-        return read_tile(self._connection, level, tile)
+        hashes = self._edge.append(item.leaf)
+        if hashes:
+            connection.executemany(
+                "INSERT INTO log_hashes (level, idx, hash) VALUES (?, ?, ?)", hashes
+            )
 
     def committed(self) -> None:
         """The transaction is on disk."""
@@ -128,7 +118,18 @@ class LogTables:
         self._stale = True
 
 
-def read_tile(connection: sqlite3.Connection, level: int, tile: Tile) -> bytes:
+def _kept_hashes(connection: Connection) -> dict[tuple[int, int], bytes]:
+    rows = connection.execute("SELECT level, idx, hash FROM log_hashes")
+    return {(level, index): bytes(node) for level, index, node in rows}
+
+
+def log_size(connection: Connection) -> int:
+    """How many leaves are on disk."""
+    row = connection.execute("SELECT max(idx) FROM log_leaves").fetchone()
+    return 0 if row is None or row[0] is None else int(row[0]) + 1
+
+
+def read_tile(connection: Connection, level: int, tile: Tile) -> bytes:
     """The hashes of a tile.
 
     Raises:
@@ -147,7 +148,7 @@ def read_tile(connection: sqlite3.Connection, level: int, tile: Tile) -> bytes:
     return _whole(found, len(found) // HASH_SIZE, tile)
 
 
-def read_entries(connection: sqlite3.Connection, tile: Tile) -> list[bytes]:
+def read_entries(connection: Connection, tile: Tile) -> list[bytes]:
     """What the leaves of a tile hold.
 
     Raises:
@@ -162,7 +163,7 @@ def read_entries(connection: sqlite3.Connection, tile: Tile) -> list[bytes]:
     return _whole(found, len(found), tile)
 
 
-def read_records(connection: sqlite3.Connection, tile: Tile) -> list[str]:
+def read_records(connection: Connection, tile: Tile) -> list[str]:
     """The tokens that the leaves of a tile stand for, without their disclosures.
 
     One that is not kept any more is an empty text.
@@ -187,7 +188,7 @@ def _whole(found: T, count: int, tile: Tile) -> T:
     return found
 
 
-def log_root(connection: sqlite3.Connection, size: int) -> bytes:
+def log_root(connection: Connection, size: int) -> bytes:
     """The root over the first `size` leaves.
 
     Raises:
@@ -197,19 +198,21 @@ def log_root(connection: sqlite3.Connection, size: int) -> bytes:
 
 
 def keep_checkpoint(
-    connection: sqlite3.Connection, size: int, note: str, *, witnessed: bool
+    connection: Connection, size: int, note: str, *, witnessed: bool
 ) -> None:
     """Keep a signed head. Of those that no majority cosigned only the last stays."""
     connection.execute(
-        "INSERT OR REPLACE INTO log_checkpoints VALUES (?, ?, ?)",
+        "INSERT INTO log_checkpoints (size, note, witnessed) VALUES (?, ?, ?) "
+        "ON CONFLICT (size) DO UPDATE SET note = excluded.note, "
+        "witnessed = excluded.witnessed",
         (size, note, int(witnessed)),
     )
     connection.execute(
-        "DELETE FROM log_checkpoints WHERE size < ? AND NOT witnessed", (size,)
+        "DELETE FROM log_checkpoints WHERE size < ? AND witnessed = 0", (size,)
     )
 
 
-def latest_checkpoint(connection: sqlite3.Connection) -> str | None:
+def latest_checkpoint(connection: Connection) -> str | None:
     """The signed head of the largest tree, None when nothing was signed yet."""
     row = connection.execute(
         "SELECT note FROM log_checkpoints ORDER BY size DESC LIMIT 1"
@@ -217,7 +220,7 @@ def latest_checkpoint(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def log_proof(connection: sqlite3.Connection, attestation_id: str) -> LogProof | None:
+def log_proof(connection: Connection, attestation_id: str) -> LogProof | None:
     """That an attestation is in the log, None while no checkpoint covers it.
 
     The first witnessed checkpoint that covers it is taken, since its time is the
@@ -231,7 +234,8 @@ def log_proof(connection: sqlite3.Connection, attestation_id: str) -> LogProof |
     index = int(row[0])
     row = connection.execute(
         "SELECT note FROM log_checkpoints WHERE size > ? "
-        "ORDER BY witnessed DESC, CASE WHEN witnessed THEN size ELSE -size END LIMIT 1",
+        "ORDER BY witnessed DESC, "
+        "CASE WHEN witnessed = 1 THEN size ELSE -size END LIMIT 1",
         (index,),
     ).fetchone()
     if row is None:

@@ -28,9 +28,10 @@ from gateway.store.log import (
     keep_checkpoint,
     latest_checkpoint,
     log_root,
+    log_size,
     read_tile,
 )
-from gateway.store.sqlite import SqliteStore
+from gateway.store.records import RecordStore
 from gateway.tlog.witnesses import WitnessClient, WitnessError
 
 __all__ = ["Publisher", "read_log_signer", "read_witnesses"]
@@ -92,7 +93,7 @@ class Publisher:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: RecordStore,
         signer: NoteSigner,
         folder: Path,
         witnesses: Sequence[WitnessClient] = (),
@@ -154,10 +155,9 @@ class Publisher:
                 hint="start with the log_key and log_origin that this log began with",
                 found=str(self.key),
             ) from error
-        if head.size > self._tables.size:
-            raise damaged(
-                f"it has {self._tables.size} entries, {head.size} were signed"
-            )
+        size = await self.store.read(log_size)
+        if head.size > size:
+            raise damaged(f"it has {size} entries, {head.size} were signed")
         if await self.store.read(partial(log_root, size=head.size)) != head.root:
             raise damaged(f"its first {head.size} entries have another root")
         if head.size >= self.head.size:
@@ -172,14 +172,30 @@ class Publisher:
                 log.error("log_not_published", reason=type(error).__name__)
             await asyncio.sleep(INTERVAL_SECONDS)
 
+    async def refresh(self) -> None:
+        """Take over the head that another replica signed meanwhile.
+
+        So that whoever asks two replicas in turn never sees the log shrink.
+
+        Raises:
+            StoreError: the database does not answer.
+            StartupRefusedError: it is not of this database's log.
+        """
+        if not self.store.shared:
+            return
+        text = await self.store.read(latest_checkpoint)
+        if text is not None and text != str(self.note):
+            await self._go_on_from(text)
+
     async def publish(self) -> None:
         """Sign the head if the log has grown, and ask the witnesses.
 
         Raises:
             AttestError, OSError: it could not be signed or kept; the old head stays.
         """
+        await self.refresh()
         size = self._tables.size
-        if size == self.head.size:
+        if size <= self.head.size:
             return
         root = await self.store.read(partial(log_root, size=size))
         head = Checkpoint(self._signer.name, size, root)

@@ -16,7 +16,7 @@ from gateway import headers
 from gateway.errors import UnknownEndpointError
 from gateway.state import AppState
 from gateway.store.log import read_entries, read_records, read_tile
-from gateway.store.sqlite import SqliteStore
+from gateway.store.records import RecordStore
 from gateway.tlog.publisher import Publisher
 
 __all__ = ["log_router"]
@@ -35,8 +35,10 @@ def log_router(state: AppState) -> APIRouter:
     return router
 
 
-def _current(state: AppState) -> tuple[Publisher, Note]:
+async def _current(state: AppState) -> tuple[Publisher, Note]:
     publisher = state.log
+    if publisher is not None:
+        await publisher.refresh()
     if publisher is None or publisher.note is None:
         raise UnknownEndpointError(
             "this gateway keeps no log, or has not signed one yet",
@@ -45,8 +47,8 @@ def _current(state: AppState) -> tuple[Publisher, Note]:
     return publisher, publisher.note
 
 
-def _located(state: AppState, level: int, path: str) -> tuple[SqliteStore, Tile]:
-    publisher, _ = _current(state)
+async def _located(state: AppState, level: int, path: str) -> tuple[RecordStore, Tile]:
+    publisher, _ = await _current(state)
     try:
         tile = parse_path(path)
     except FormatError:
@@ -61,12 +63,13 @@ def _add_public_routes(router: APIRouter, state: AppState) -> None:
     async def checkpoint() -> Response:
         """The last signed head, with the cosignatures that came."""
         fields = {"cache-control": "no-store"}
-        return PlainTextResponse(str(_current(state)[1]), headers=fields)
+        _, note = await _current(state)
+        return PlainTextResponse(str(note), headers=fields)
 
     @router.get("/tile/entries/{path:path}")
     async def entries(path: str) -> Response:
         """What 256 leaves hold: digests of tokens."""
-        store, part = _located(state, 0, path)
+        store, part = await _located(state, 0, path)
         found = await store.read(lambda reader: read_entries(reader, part))
         return _octets(encode_entries(found))
 
@@ -75,7 +78,7 @@ def _add_public_routes(router: APIRouter, state: AppState) -> None:
         """256 hashes of a level."""
         if level not in _LEVELS:
             raise UnknownEndpointError("this is not the path of a tile")
-        store, part = _located(state, int(level), path)
+        store, part = await _located(state, int(level), path)
         return _octets(
             await store.read(lambda reader: read_tile(reader, int(level), part))
         )
@@ -86,7 +89,7 @@ def _add_record_routes(router: APIRouter, state: AppState) -> None:
     async def records(request: Request, path: str) -> Response:
         """The tokens behind 256 leaves, a line each; an empty one is not kept."""
         state.api_keys.check(headers.authorization(request.headers.raw))
-        store, part = _located(state, 0, path)
+        store, part = await _located(state, 0, path)
         found = await store.read(lambda reader: read_records(reader, part))
         return PlainTextResponse("".join(f"{x}\n" for x in found), headers=_PRIVATE)
 
@@ -98,7 +101,8 @@ def _add_record_routes(router: APIRouter, state: AppState) -> None:
             name = from_hex(digest)
         except FormatError:
             raise UnknownEndpointError("this is not a digest") from None
-        found = await _current(state)[0].store.endorsements(name)
+        publisher, _ = await _current(state)
+        found = await publisher.store.endorsements(name)
         if found is None:
             raise UnknownEndpointError("no boot or refusal has this digest")
         return Response(found, media_type="application/json", headers=_PRIVATE)

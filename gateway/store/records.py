@@ -1,0 +1,292 @@
+"""Attestations in a database: one writer thread, many rows per commit.
+
+A commit with full sync costs about 3 ms, far too much for the event loop; in batches it
+is a few microseconds a row. `put` returns when its row is on disk, so a token never
+leaves the process before its record is durable. Where there is a log, the leaf of a
+token is written in the very transaction that keeps the token.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Self, TypeVar
+
+from attest.digests import parse_digest
+from attest.errors import ConfigurationError, FormatError
+from attest.log.proof import LogProof
+from attest.tokens import signing_digest
+from gateway.errors import StoreError
+from gateway.store.database import Connection, Database
+from gateway.store.log import LoggedRecord, LogTables, log_proof
+
+__all__ = ["Record", "RecordStore"]
+
+_BATCH = 256
+
+# id, boot, seq, token
+Record = tuple[str, str, int, str]
+Work = Callable[[Connection], None]
+_Item = tuple[Work, "Future[None]"]
+T = TypeVar("T")
+
+
+class RecordStore:
+    """One database. Use `open` of a subclass, and `close` at the end.
+
+    Attributes:
+        log: the log's tables, None where no log is kept.
+        shared: whether other processes write to the same database.
+        on_failure: called in the writer's thread for each transaction that failed.
+    """
+
+    def __init__(self, database: Database, *, log: bool) -> None:
+        self._database, self.shared = database, database.shared
+        self.log = LogTables() if log else None
+        self.on_failure: Callable[[], None] = lambda: None
+        self._writer: Connection | None = None
+        self._reader: Connection | None = None
+        self._reader_lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
+
+    def start(self) -> Self:
+        """Make the tables that are missing, check the log, and take records.
+
+        Raises:
+            ConfigurationError: the database can't be opened or written.
+            StartupRefusedError: the log in it was damaged (`LogTables.check`).
+        """
+        database = self._database
+        try:
+            writer = self._writer = database.connect()
+            with database.transaction(writer):
+                database.lock_log(writer)
+                for statement in database.schema.split(";"):
+                    if statement.strip():
+                        writer.execute(statement)
+            if self.log is not None:
+                with database.transaction(writer):
+                    database.lock_log(writer)
+                    self.log.check(writer)
+        except database.errors as error:
+            self._close_connections()
+            raise ConfigurationError(
+                f"store: {database.name}: {_one_line(error)}", hint=database.hint
+            ) from error
+        except BaseException:
+            self._close_connections()
+            raise
+        self._thread.start()
+        return self
+
+    def add_boot(self, digest: str, endorsements: bytes, record: str = "") -> None:
+        """Keep what the attestations of one boot refer to. Blocks; for start-up.
+
+        Args:
+            digest: how attestations name the boot.
+            endorsements: what they rest on.
+            record: the boot record, or a refusal to start, as a compact token; it
+                becomes a leaf of the log.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        self._submit(partial(self._add_boot, digest, endorsements, record)).result()
+
+    def _add_boot(
+        self, digest: str, endorsements: bytes, record: str, writer: Connection
+    ) -> None:
+        added = writer.execute(
+            "INSERT INTO boots (digest, endorsements) VALUES (?, ?) "
+            "ON CONFLICT DO NOTHING",
+            (digest, endorsements),
+        ).rowcount
+        if added and record and self.log is not None:
+            self.log.append(writer, LoggedRecord(_leaf(record), record=record))
+
+    async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
+        """The same without blocking; returns when it is on disk.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        await self.write(partial(self._add_boot, digest, endorsements, record))
+
+    async def put(self, record: Record) -> None:
+        """Keep one attestation; returns when it is on disk.
+
+        Raises:
+            StoreError: it could not be written (disk full, database damaged).
+        """
+        await self.write(partial(self._put, record))
+
+    def _put(self, record: Record, writer: Connection) -> None:
+        writer.execute("INSERT INTO attestations VALUES (?, ?, ?, ?)", record)
+        if self.log is not None:
+            compact = record[3].partition("~")[0]
+            self.log.append(writer, LoggedRecord(_leaf(compact), attestation=record[0]))
+
+    async def write(self, work: Work) -> None:
+        """Do some work in the writer's next transaction; returns when it is on disk.
+
+        Raises:
+            StoreError: the transaction failed, through this work or another's.
+        """
+        # A client that goes away must not cancel the write of its own record.
+        await asyncio.shield(asyncio.wrap_future(self._submit(work)))
+
+    def _submit(self, work: Work) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        self._queue.put((work, future))
+        return future
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Do some reading, off the event loop; it sees what is on disk.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        return await asyncio.to_thread(self._read, work)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self.reading() as reader:
+            return work(reader)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One look at the database, for one thread at a time. Blocks.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        database = self._database
+        with self._reader_lock:
+            try:
+                self._reader = self._reader or database.connect()
+                with database.transaction(self._reader):
+                    yield self._reader
+            except database.errors as error:
+                _close(self._reader)
+                self._reader = None
+                raise self._failure(error) from error
+
+    async def get(self, attestation_id: str) -> tuple[str, bytes] | None:
+        """Token and endorsements of one attestation, None when unknown."""
+        return await self.read(partial(_get, attestation_id))
+
+    async def log_proof(self, attestation_id: str) -> LogProof | None:
+        """That an attestation is in the log; None where it is not, or not yet."""
+        return await self.read(partial(log_proof, attestation_id=attestation_id))
+
+    async def recent_endorsements(self, limit: int) -> list[bytes]:
+        """What the last boots and refusals rest on, the latest first."""
+        return await self.read(partial(_recent, limit))
+
+    async def endorsements(self, digest: str) -> bytes | None:
+        """What a boot record or a refusal rests on, None when unknown."""
+        return await self.read(partial(_endorsements, digest))
+
+    def _write(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, stop = [first], False
+            while len(batch) < _BATCH:
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if item is None:
+                    stop = True
+                    break
+                batch.append(item)
+            error = self._commit([work for work, _ in batch])
+            for _, future in batch:
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+            if stop:
+                return
+
+    def _commit(self, batch: Sequence[Work]) -> StoreError | None:
+        database = self._database
+        failures: tuple[type[Exception], ...] = (FormatError, *database.errors)
+        try:
+            # A connection that broke is made anew with the next batch.
+            writer = self._writer = self._writer or database.connect()
+            with database.transaction(writer):
+                if self.log is not None:
+                    database.lock_log(writer)
+                    self.log.begin(writer, shared=self.shared)
+                for work in batch:
+                    work(writer)
+        except failures as error:
+            if self.shared:
+                _close(self._writer)
+                self._writer = None
+            if self.log is not None:
+                self.log.rolled_back()
+            self.on_failure()
+            return self._failure(error)
+        if self.log is not None:
+            self.log.committed()
+        return None
+
+    def _failure(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"store: {self._database.name}: {_one_line(error)}",
+            hint="free disk space or repair the database, then restart",
+        )
+
+    def close(self) -> None:
+        """Write what is queued, then close. Blocks."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._close_connections()
+
+    def _close_connections(self) -> None:
+        for connection in (self._writer, self._reader):
+            _close(connection)
+
+
+def _close(connection: Connection | None) -> None:
+    if connection is not None:
+        with suppress(Exception):  # it may be broken, which is why it is closed
+            connection.close()
+
+
+def _one_line(error: Exception) -> str:
+    """Drivers add hints and statements below the first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _leaf(compact: str) -> bytes:
+    return parse_digest(signing_digest(compact))
+
+
+def _get(attestation_id: str, reader: Connection) -> tuple[str, bytes] | None:
+    row = reader.execute(
+        "SELECT token, endorsements FROM attestations "
+        "JOIN boots ON boots.digest = attestations.boot WHERE id = ?",
+        (attestation_id,),
+    ).fetchone()
+    return None if row is None else (str(row[0]), bytes(row[1]))
+
+
+def _recent(limit: int, reader: Connection) -> list[bytes]:
+    rows = reader.execute(
+        "SELECT endorsements FROM boots ORDER BY rowid DESC LIMIT ?", (limit,)
+    )
+    return [bytes(row[0]) for row in rows]
+
+
+def _endorsements(digest: str, reader: Connection) -> bytes | None:
+    row = reader.execute(
+        "SELECT endorsements FROM boots WHERE digest = ?", (digest,)
+    ).fetchone()
+    return None if row is None else bytes(row[0])
