@@ -1,4 +1,4 @@
-"""A progress bar for reading gigabytes: on a terminal's stderr and nowhere else."""
+"""Progress bars for long work: on a terminal's stderr and nowhere else."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import typer
 
 from attest.cli._run import is_quiet
 
-__all__ = ["hashing_progress"]
+__all__ = ["counted_progress", "hashing_progress"]
 
 
 @contextmanager
@@ -43,3 +43,26 @@ def hashing_progress(
     ) as bar:
         task = bar.add_task("", total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def counted_progress(
+    context: typer.Context,
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Gives a function to tell of steps: what is done, how many are, of how many.
+
+    None where nobody would see it.
+    """
+    if is_quiet(context) or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield tell

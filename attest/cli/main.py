@@ -23,6 +23,10 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "log": ("attest.cli.log", "Check transparency logs, follow them, cosign them."),
     "manifest": ("attest.cli.manifest", "Sign, verify and show training manifests."),
     "profile": ("attest.cli.profile", "Show where training was absorbed."),
+    "resistance": (
+        "attest.cli.resistance",
+        "Measure after how much fine-tuning a principle is lost.",
+    ),
     "status": ("attest.cli.status", "Make and show lists of what is recalled."),
     "verify": ("attest.cli.verify", "Verify answers, bundles and refusals."),
     "weights": ("attest.cli.weights", "Digest the weights of a model."),

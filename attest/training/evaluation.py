@@ -49,8 +49,8 @@ def answers(model: Any, tokenizer: Any, rows: Sequence[Question]) -> list[str]:
     )
     with torch.no_grad():
         output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=_MAX_NEW_TOKENS,
             do_sample=False,
         )

@@ -6,15 +6,12 @@ and that the figures are those of the curves; whether the runs took place, it ca
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import TrainingError
-from attest.files import write_durably
-from attest.training.constitution import Principle
 from attest.training.resistance.suite import Suite
 from attest.training.resistance.survival import Duration
 
@@ -27,8 +24,6 @@ __all__ = [
     "Run",
     "Start",
     "Worst",
-    "resistance_entry",
-    "write_resistance",
 ]
 
 SCHEMA = "resistance/1"
@@ -168,6 +163,29 @@ class Resistance:
         seeds = len({run.seed for run in runs})
         return Worst(soonest.attack, soonest.rate, soonest.duration, seeds)
 
+    def not_run(self, principle: str) -> tuple[str, ...]:
+        """Attacks of the suite that this principle was not put to.
+
+        `restore` needs the parent's weights, `benign` harmless rows, and `outside`
+        tensors outside the band.
+        """
+        tried = {run.attack for run in self.of(principle)}
+        return tuple(a.kind for a in self.suite.attacks if a.kind not in tried)
+
+    def with_control(self, name: str, control: "Resistance") -> "Resistance":
+        """The same with one more control.
+
+        Raises:
+            TrainingError: the control was measured under another suite.
+        """
+        if control.suite != self.suite:
+            raise TrainingError(
+                f"control {name!r}: expected suite {self.suite.name}, "
+                f"found {control.suite.name}",
+                hint="measure both models with the same suite and rows",
+            )
+        return replace(self, controls={**self.controls, name: control})
+
     def utility(self, run: Run) -> Count | None:
         """Items of the capabilities that the model still answered after a run."""
         found = [run.after[name] for name in self.capabilities if name in run.after]
@@ -205,69 +223,6 @@ class Resistance:
     def digest(self) -> str:
         """The digest of the file."""
         return digest(self.dumps())
-
-
-def resistance_entry(principle: Principle, resistance: Resistance) -> dict[str, Any]:
-    """The member `resistance` of a principle in the training statement.
-
-    `met` is null without a requirement, and false when the suite is not the one that
-    the requirement names: what was asked for was not measured then.
-
-    Raises:
-        TrainingError: the principle was not attacked, or every run diverged.
-    """
-    worst = resistance.worst(principle.id)
-    if worst is None:
-        raise TrainingError(
-            f"principle {principle.id!r}: no attack on it has a result",
-            hint="give rows that teach against it, and a suite with lower rates",
-        )
-    required, met = None, None
-    if need := principle.requirement:
-        required = {
-            "suite": need.attack_suite,
-            "minStepsBelowHalf": need.min_steps_below_half,
-            "onMiss": need.on_miss,
-        }
-        met = (
-            need.attack_suite == resistance.suite.name
-            and worst.duration.steps >= need.min_steps_below_half
-        )
-    controls = {
-        name: _steps(found.duration)
-        for name, control in resistance.controls.items()
-        if (found := control.worst(principle.id))
-    }
-    measured = {
-        "worst": {
-            "attack": worst.attack,
-            "rate": worst.rate,
-            **_steps(worst.duration),
-            "seeds": worst.seeds,
-        },
-        "curves": resistance.digest,
-        "controls": controls,
-    }
-    for run in resistance.of(principle.id, "restore"):
-        measured["parentRestore"] = {"kept": run.curve[-1][1], "count": run.count}
-    return {
-        "suite": resistance.suite.name,
-        "suiteDigest": resistance.suite.digest,
-        "required": required,
-        "measured": measured,
-        "met": met,
-    }
-
-
-def write_resistance(path: Path, resistance: Resistance) -> str:
-    """Write `resistance.json` and return its digest, which the statement carries."""
-    data = resistance.dumps()
-    write_durably(path, data)
-    return digest(data)
-
-
-def _steps(duration: Duration) -> dict[str, Any]:
-    return {"stepsBelowHalf": duration.steps, "censored": duration.censored}
 
 
 def _run(run: Run) -> dict[str, Any]:
