@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from attest.bundle import Bundle
-from attest.delivery import split_stream
 from attest.diagnosis import Diagnosis, diagnose_request, diagnose_response
 from attest.digests import digest, digests_equal
 from attest.errors import (
@@ -13,6 +12,7 @@ from attest.errors import (
     TranscriptMismatchError,
 )
 from attest.reasons import REASONS, Finding
+from attest.restore import covered
 from attest.steps import NotChecked
 
 __all__ = ["check_content"]
@@ -81,8 +81,7 @@ def _response(
     """The same for the response."""
     result, response, found = claims["res"], bundle.response, bundle.response_digest
     if response is not None:
-        covered = split_stream(response)[0] if result["stream"] else response
-        found = digest(covered)
+        found = digest(covered(response, stream=result["stream"]))
     if found is None:
         return None
     if digests_equal(found, result["content_digest"]):

@@ -18,13 +18,12 @@ from typing import Any
 
 from attest.canonical import read_object
 from attest.claims import Outcome
-from attest.delivery import split_stream
 from attest.dialects import Dialect
 from attest.digests import digests_equal
 from attest.errors import FormatError
 from attest.reasons import REASONS, Finding
 from attest.request import request_facts, semantic_digest
-from attest.restore import Attested, restored, unwrapped
+from attest.restore import Attested, covered, restored, unwrapped
 from attest.sse import EventSplitter
 from attest.transcript import MAX_BODY, Transcript, output_digest
 
@@ -252,7 +251,7 @@ class _Comparison:
         self._claims, self._disclosed = claims, disclosed
         self._result: Mapping[str, Any] = claims["res"]
         self._streamed = _is_stream(body)
-        self._length = len(split_stream(body)[0] if self._streamed else body)
+        self._length = len(covered(body, stream=self._streamed))
         self._outputs = {output["index"]: output for output in copy.outputs()}
         self._cut = self._is_cut()
 

@@ -21,7 +21,7 @@ from attest.digests import digest, digests_equal
 from attest.errors import FormatError
 from attest.sse import EventSplitter
 
-__all__ = ["MAX_COPY", "UNDONE", "Attested", "restored", "unwrapped"]
+__all__ = ["MAX_COPY", "UNDONE", "Attested", "covered", "restored", "unwrapped"]
 
 # The whole list takes a few seconds on a copy of this size.
 MAX_COPY = 1024 * 1024
@@ -120,7 +120,7 @@ def restored(copy: bytes, attested: Attested) -> tuple[str, ...] | None:
         attestation comment or not. None where no change of the list explains it, or the
         copy is larger than 1 MiB.
     """
-    if attested.is_met_by(_covered(copy, attested)):
+    if attested.is_met_by(covered(copy, stream=attested.stream)):
         return ()
     body, codes = unwrapped(copy)
     if len(body) > MAX_COPY:
@@ -132,8 +132,12 @@ def restored(copy: bytes, attested: Attested) -> tuple[str, ...] | None:
     return None
 
 
-def _covered(body: bytes, attested: Attested) -> bytes:
-    if not attested.stream:
+def covered(body: bytes, *, stream: bool) -> bytes:
+    """The bytes that a token covers: of a stream, all but the attestation comment.
+
+    Nobody sends an event of over 8 MiB: such a stream is given back as it is.
+    """
+    if not stream:
         return body
     try:
         return split_stream(body)[0]
@@ -142,8 +146,12 @@ def _covered(body: bytes, attested: Attested) -> bytes:
 
 
 def _body_forms(body: bytes) -> Iterator[tuple[_Change, bytes]]:
+    spelt: dict[tuple[str, str], bytes | None] = {}
     for change in _BODY:
-        candidate = _spelt(body, change)
+        key = change.spacing, change.strings
+        if key not in spelt:
+            spelt[key] = _spelt(body, change)
+        candidate = spelt[key]
         if candidate is not None:
             if change.tail:
                 candidate = candidate.rstrip(_BLANKS)
