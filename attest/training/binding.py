@@ -315,6 +315,8 @@ class _Binding:
         events = Events(constitution, self.training.optional_digest("schedule"))
         found = verify_ledger(path, *heads, visit=events.visit)
         events.check([stage.text("name") for stage in self.stages], heads)
+        if events.resumed:
+            verify_ledger(path, *heads, *events.resumed)
         words = f"{found.size} records, {len(heads)} stages, {found.root}"
         self.checked.append(("ledger", words))
 

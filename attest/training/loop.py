@@ -11,16 +11,9 @@ from attest.training.ledger import Ledger
 from attest.training.observer import StepObserver
 from attest.training.router import MakeOptimizer, Router
 from attest.training.routing import Schedule
-from attest.training.stages import (
-    Governed,
-    Plan,
-    Stage,
-    Unrouted,
-    adamw,
-    anchor_counts,
-)
+from attest.training.stages import Governed, Plan, Stage, Unrouted, adamw
 
-__all__ = ["Plan", "Progress", "Stage", "Trainer", "adamw", "anchor_counts"]
+__all__ = ["Plan", "Progress", "Stage", "Trainer", "adamw"]
 
 Progress = Callable[[str, int, int], None]
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from attest.training.batches import Batch, Sampler, collate
-from attest.training.constitution import Constitution, Principle
+from attest.training.constitution import Constitution
 from attest.training.observer import StepObserver, watched
 from attest.training.record import Fed, step_record
 from attest.training.router import MakeOptimizer, NonFiniteError, Router, StepOutcome
+from attest.training.routing import anchor_counts
 
-__all__ = ["Governed", "Plan", "Stage", "Unrouted", "adamw", "anchor_counts"]
+__all__ = ["Governed", "Plan", "Stage", "Unrouted", "adamw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,6 @@ class Plan:
 def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW as every stage here uses it; the rate is set at each step."""
     return torch.optim.AdamW(parameters, betas=(0.9, 0.95), weight_decay=0.01)
-
-
-def anchor_counts(principle: Principle, constitution: Constitution) -> dict[str, int]:
-    """How many rows of each other principle join a batch of this one."""
-    rest = principle.anchors.get("others", 0)
-    counts = {
-        other.id: principle.anchors.get(other.id, rest)
-        for other in constitution.principles
-        if other.id != principle.id
-    }
-    return {name: count for name, count in counts.items() if count}
 
 
 class Stage(ABC):

@@ -13,10 +13,11 @@ from attest.training.ledger.form import (
     LedgerEditedError,
     LedgerOrderError,
     LedgerSummary,
+    Rank,
     float_hex,
     hex_float,
 )
-from attest.training.ledger.reading import read_ledger, verify_ledger
+from attest.training.ledger.reading import counted, read_ledger, verify_ledger
 from attest.training.ledger.writer import Ledger
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "LedgerEditedError",
     "LedgerOrderError",
     "LedgerSummary",
+    "Rank",
+    "counted",
     "float_hex",
     "hex_float",
     "read_ledger",

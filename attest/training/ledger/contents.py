@@ -18,6 +18,9 @@ class Events:
         constitution: whose digest and principle ids records must carry, where they
             carry any; None checks neither.
         schedule: the digest of the schedule, likewise.
+
+    Attributes:
+        resumed: states of the ledger that it says a run went on from.
     """
 
     def __init__(self, constitution: Constitution | None, schedule: str | None) -> None:
@@ -27,6 +30,7 @@ class Events:
             self._wanted["constitution"] = constitution.digest
             self._ids = {principle.id for principle in constitution.principles}
         self._problem: RunMismatchError | None = None
+        self.resumed: list[LedgerSummary] = []
         # Where a stage's first and last record stand.
         self._spans: dict[str, tuple[int, int]] = {}
 
@@ -65,6 +69,8 @@ class Events:
     def _look(self, record: dict[str, Any]) -> None:
         number = record["seq"]
         place = f"ledger.jsonl, record {number}"
+        if record.get("kind") == "resume":
+            self._resume(record, place)
         stage = record.get("stage")
         if isinstance(stage, str):
             first, _ = self._spans.get(stage, (number, number))
@@ -80,3 +86,15 @@ class Events:
                 raise mismatch(
                     f"{place}, principle", "one of the constitution", repr(found)
                 )
+
+    def _resume(self, record: dict[str, Any], place: str) -> None:
+        """What was logged after the checkpoint counts no more."""
+        size, root = record.get("size"), record.get("root")
+        if type(size) is not int or not 0 <= size <= record["seq"]:
+            raise mismatch(f"{place}, size", "an earlier one", repr(size))
+        self.resumed.append(LedgerSummary(size, str(root)))
+        self._spans = {
+            name: (first, min(last, size - 1))
+            for name, (first, last) in self._spans.items()
+            if first < size
+        }

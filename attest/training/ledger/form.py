@@ -18,6 +18,7 @@ __all__ = [
     "LedgerEditedError",
     "LedgerOrderError",
     "LedgerSummary",
+    "Rank",
     "float_hex",
     "hex_float",
     "lines",
@@ -66,6 +67,18 @@ class LedgerSummary:
 
     size: int
     root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One of `world` processes that train together, counted from 0."""
+
+    rank: int
+    world: int
+
+    def to_json(self) -> dict[str, int]:
+        """The members that its records carry."""
+        return {"rank": self.rank, "world": self.world}
 
 
 def float_hex(value: float) -> str:

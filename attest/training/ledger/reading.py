@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from attest.digests import digests_equal
 from attest.errors import LedgerError
 from attest.log.merkle import Frontier
 from attest.training.ledger.form import (
@@ -18,8 +17,9 @@ from attest.training.ledger.form import (
     record_seq,
     root_text,
 )
+from attest.training.ledger.heads import Heads
 
-__all__ = ["read_ledger", "verify_ledger"]
+__all__ = ["counted", "read_ledger", "resumed", "verify_ledger"]
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
@@ -56,7 +56,7 @@ def verify_ledger(
             line is not a record. The message names the range that holds the change.
         LedgerError: the file cannot be read.
     """
-    heads = _Heads(path, expected)
+    heads = Heads(path, expected)
     frontier, ordered = Frontier(), True
     heads.check(frontier)
     with open_ledger(path) as file:
@@ -69,36 +69,49 @@ def verify_ledger(
                 visit(record)
     if not ordered:
         raise _disorder(path)
-    if heads.differs is not None:
-        raise heads.differs
+    heads.close(frontier)
     found = LedgerSummary(frontier.size, root_text(frontier))
-    _check_size(found, expected, path)
+    wanted = max((head.size for head in expected), default=found.size)
+    if found.size > wanted:
+        raise LedgerEditedError(
+            f"ledger {path}: expected {wanted} records, found {found.size}; "
+            "records were added after signing"
+        )
     return found
 
 
-class _Heads:
-    """The expected states, each compared when the tree has its size."""
+def counted(path: Path) -> Iterator[dict[str, Any]]:
+    """The records that count: those whose place no resumption took, in file order.
 
-    def __init__(self, path: Path, expected: tuple[LedgerSummary, ...]) -> None:
-        self._path = path
-        self._rest = sorted(expected, key=lambda head: head.size, reverse=True)
-        self._good = 0
-        self.differs: LedgerEditedError | None = None
+    A run that was killed goes on from a checkpoint and makes some steps again. Its
+    `resume` record names the number of records (`size`) that stood at the checkpoint;
+    those between are what happened in a process that is gone, and count no more.
 
-    def check(self, frontier: Frontier) -> None:
-        while self._rest and self._rest[-1].size <= frontier.size:
-            head, found = self._rest.pop(), root_text(frontier)
-            if self.differs is not None:
-                continue
-            if head.size == frontier.size and digests_equal(found, head.root):
-                self._good = head.size
-            else:
-                self.differs = LedgerEditedError(
-                    f"ledger {self._path}: expected root {head.root} at {head.size} "
-                    f"records, found {found}; the change lies in records "
-                    f"{self._good} to {head.size - 1}",
-                    hint="ask the training authority for the ledger that it signed",
-                )
+    Raises:
+        LedgerError: as `read_ledger`, or a `resume` record names no earlier size.
+    """
+    gone = [
+        resumed(record, path)
+        for record in read_ledger(path)
+        if record.get("kind") == "resume"
+    ]
+    for number, record in enumerate(read_ledger(path)):
+        if not any(number in void for void in gone):
+            yield record
+
+
+def resumed(record: dict[str, Any], path: Path) -> range:
+    """The numbers of the records that a `resume` record takes the place of.
+
+    Raises:
+        LedgerEditedError: it names no earlier size of the ledger.
+    """
+    number, size = record.get("seq"), record.get("size")
+    if type(number) is not int or type(size) is not int or not 0 <= size <= number:
+        raise LedgerEditedError(
+            f"ledger {path}: record {number}: expected an earlier size, found {size!r}"
+        )
+    return range(size, number)
 
 
 def _disorder(path: Path) -> LedgerError:
@@ -118,21 +131,3 @@ def _disorder(path: Path) -> LedgerError:
             f"ledger {path}: record {missing} is missing and another stands twice"
         )
     return LedgerCutError(f"ledger {path}: record {missing} is missing")
-
-
-def _check_size(
-    found: LedgerSummary, expected: tuple[LedgerSummary, ...], path: Path
-) -> None:
-    if not expected:
-        return
-    wanted = max(head.size for head in expected)
-    if found.size < wanted:
-        raise LedgerCutError(
-            f"ledger {path}: expected {wanted} records, found {found.size}",
-            hint="ask the training authority for the ledger that it signed",
-        )
-    if found.size > wanted:
-        raise LedgerEditedError(
-            f"ledger {path}: expected {wanted} records, found {found.size}; "
-            "records were added after signing"
-        )
