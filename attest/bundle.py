@@ -7,10 +7,11 @@ bodies, leaves them out.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from attest import disclosures
 from attest.canonical import read_object
 from attest.errors import FormatError, UnsupportedVersionError
 from attest.log.proof import LogProof
@@ -102,6 +103,32 @@ class Bundle:
             key_certificates=self.key_certificates,
             boot_record=self.boot_record,
             manifest=self.manifest,
+        )
+
+    @property
+    def disclosed_names(self) -> tuple[str, ...]:
+        """Names of the claims that the token discloses, in their order.
+
+        Raises:
+            FormatError: the disclosures break their form.
+        """
+        return tuple(disclosures.named(disclosures.split(self.token)[1]))
+
+    def redacted(self, keep: Collection[str]) -> "Bundle":
+        """The same evidence, disclosing no other claims than these, without bodies.
+
+        Raises:
+            FormatError: the disclosures break their form.
+        """
+        compact, given = disclosures.split(self.token)
+        named = disclosures.named(given)
+        kept = [text for name, text in named.items() if name in keep]
+        return replace(
+            self,
+            token=disclosures.join(compact, kept),
+            request=None,
+            response=None,
+            response_digest=None,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from attest.canonical import read_json
 from attest.errors import FormatError
 from attest.keys import b64url_decode, b64url_encode
 
-__all__ = ["conceal", "join", "reveal", "split"]
+__all__ = ["conceal", "join", "named", "reveal", "split"]
 
 MAX_DISCLOSURES = 256
 # 128 choices, the most that is served, make 27 kB; an ordinary chat makes 2.5.
@@ -76,6 +76,29 @@ def split(text: str) -> tuple[str, list[str]]:
     return token, rest[:-1]
 
 
+def named(disclosures: list[str]) -> dict[str, str]:
+    """The disclosures by the name of their claim, unproven and in their order.
+
+    Raises:
+        FormatError: one is malformed, or two have one name.
+    """
+    found: dict[str, str] = {}
+    for disclosure in disclosures:
+        _, name, _ = _read(disclosure)
+        if name in found:
+            raise FormatError(f"disclosures: {name!a} is stated twice")
+        found[name] = disclosure
+    return found
+
+
+def _read(disclosure: str) -> tuple[str, str, Any]:
+    item = read_json(b64url_decode(disclosure), max_bytes=_MAX_DISCLOSURE)
+    match item:
+        case [str(salt), str(name), value] if salt:
+            return salt, name, value
+    raise FormatError("disclosures: expected [salt, name, value]")
+
+
 def _digests(claims: Mapping[str, Any]) -> set[str]:
     digests = claims.get("_sd", [])
     if not isinstance(digests, list) or not all(isinstance(d, str) for d in digests):
@@ -106,12 +129,8 @@ def reveal(claims: Mapping[str, Any], disclosures: list[str]) -> dict[str, Any]:
                 reason="form.disclosure",
             )
         known.remove(digest)
-        item = read_json(b64url_decode(disclosure), max_bytes=_MAX_DISCLOSURE)
-        match item:
-            case [str(salt), str(name), value] if salt:
-                if name in claims or name in revealed or name in {"_sd", "..."}:
-                    raise FormatError(f"disclosures: {name!r} is stated twice")
-                revealed[name] = value
-            case _:
-                raise FormatError("disclosures: expected [salt, name, value]")
+        _, name, value = _read(disclosure)
+        if name in claims or name in revealed or name in {"_sd", "..."}:
+            raise FormatError(f"disclosures: {name!r} is stated twice")
+        revealed[name] = value
     return revealed

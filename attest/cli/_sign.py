@@ -160,7 +160,7 @@ def refuse_existing(path: Path) -> None:
     if path.exists():
         raise ConfigurationError(
             f"{path}: exists and is not overwritten",
-            hint="old answers refer to the old manifest; move it away, or use --output",
+            hint="move it away, or use --output",
         )
 
 

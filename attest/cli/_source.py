@@ -1,36 +1,23 @@
 """Where a command reads a log: over HTTP, or in a folder that is a copy of one."""
 
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from attest.cli._http import fetch
 from attest.cli._read import read_input
 from attest.errors import ConfigurationError, EvidenceUnavailableError
 
 __all__ = ["DirectorySource", "HttpSource", "Keeping", "open_source"]
 
-_TIMEOUT_SECONDS = 30
 # The largest thing in a log are the endorsements of a boot: two manifests' worth.
 _MAX_BYTES = 32 * 1024 * 1024
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An API key goes to the address that was typed, nowhere else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 class HttpSource:
     """A log at an address."""
 
     def __init__(self, url: str, *, api_key: str = "") -> None:
-        self._prefix = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._prefix, self._api_key = url.rstrip("/"), api_key
 
     def get(self, path: str) -> bytes:
         """What stands at a path under the log's prefix.
@@ -39,24 +26,12 @@ class HttpSource:
             EvidenceUnavailableError: it can't be reached, or answers something else.
         """
         url = f"{self._prefix}/{path}"
-        request = urllib.request.Request(url, headers=self._headers)  # noqa: S310  # open_source lets http and https through alone
         try:
-            with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-                data: bytes = answer.read(_MAX_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            error.close()
-            hint = ""
-            if error.code == 401:
-                hint = "the records of a log need an API key: --api-key-file FILE"
-            raise EvidenceUnavailableError(
-                f"{url}: status {error.code}", hint=hint
-            ) from error
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise EvidenceUnavailableError(f"{url}: {reason}") from error
-        if len(data) > _MAX_BYTES:
-            raise EvidenceUnavailableError(f"{url}: more than {_MAX_BYTES} bytes")
-        return data
+            return fetch(url, api_key=self._api_key, max_bytes=_MAX_BYTES).body
+        except EvidenceUnavailableError as error:
+            if error.hint:
+                error.hint = "the records of a log need an API key: --api-key-file FILE"
+            raise
 
 
 class DirectorySource:

@@ -120,8 +120,13 @@ def _reach(verdict: Verdict, not_proven: Sequence[str]) -> list[str]:
         for step in verdict.steps
         if step.status is Status.NOT_CHECKED
     ]
+    shown = ", ".join(map(clean, verdict.disclosed)) or "nothing"
     unproven = [f"  not proven: {gap}" for gap in [*gaps, *not_proven]]
-    return [f"  {verdict.tier} means: {verdict.tier.meaning}", *unproven]
+    return [
+        f"  {verdict.tier} means: {verdict.tier.meaning}",
+        f"  disclosed: {shown}",
+        *unproven,
+    ]
 
 
 def _bold(words: str, color: str) -> str:

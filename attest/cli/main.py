@@ -14,6 +14,10 @@ from attest.cli._run import Answer, fail, finish
 __all__ = ["NOUNS", "app", "main"]
 
 NOUNS: Mapping[str, tuple[str, str]] = {
+    "bundle": (
+        "attest.cli.bundle",
+        "Fetch, verify and redact the evidence about one answer.",
+    ),
     "constitution": (
         "attest.cli.constitution",
         "Check a constitution and compile it for a model.",
