@@ -55,7 +55,7 @@ def check_text(constitution: Constitution, counted: Survey | None) -> str:
         if counted:
             cells.append(str(sum(counted.rows[principle.id].values())))
             cells.append(str(counted.heldout.get(principle.id, "")))
-        table.add_row(*map(clean, cells))
+        _row(table, cells)
     lines = [_title(constitution), constitution.digest, "", rendered(table)]
     for file, count in sorted(counted.unselected.items()) if counted else ():
         lines.append(f"{clean(file)}: {count} rows belong to no principle")
@@ -66,8 +66,6 @@ def schedule_text(
     constitution: Constitution, schedule: Schedule, path: Path | None
 ) -> str:
     """The routing table as a picture: one row per principle, one cell per block."""
-    from rich.text import Text  # noqa: PLC0415  # JSON output needs no tables
-
     layout = schedule.layout
     present = [u for u in UNITS if u in layout.units.values()]
     cells = _cells(layout.count)
@@ -78,12 +76,11 @@ def schedule_text(
     for principle in constitution.principles:
         route = schedule.routes.get(principle.id)
         layers, units = (route.layers, route.units) if route else ((), ())
-        row: list[str | Text] = [clean(principle.id), principle.kind]
-        row += [Text(_ALL if unit in units else _NONE) for unit in before]
-        row.append(Text("".join(_cell(cell, layers) for cell in cells), style="green"))
-        row += [Text(_ALL if unit in units else _NONE) for unit in after]
-        row.append(f"{len(route.tensors)}" if route else "anchored only")
-        table.add_row(*row)
+        marks = {unit: _ALL if unit in units else _NONE for unit in present}
+        drawn = "".join(_cell(cell, layers) for cell in cells)
+        row = [principle.id, principle.kind, *(marks[unit] for unit in before), drawn]
+        row += [marks[unit] for unit in after]
+        _row(table, [*row, str(len(route.tensors)) if route else "anchored only"])
     blocks = f"{layout.count} blocks in {clean(layout.blocks)}"
     lines = [
         f"{_title(constitution)} for {clean(layout.architecture)}: {blocks}",
@@ -101,7 +98,7 @@ def diff_text(old: Constitution, new: Constitution, found: Revision) -> str:
     table = _table(["principle", "change", "calls for"])
     for change in found.changes:
         name = change.principle or "(all)"
-        table.add_row(clean(name), shortened(change.words, 400), str(change.part))
+        _row(table, [name, shortened(change.words, 1000), str(change.part)])
     lines = [f"{clean(old.id)} {old.version} → {new.version}"]
     if found.changes:
         lines += ["", rendered(table), ""]
@@ -128,6 +125,13 @@ def _table(columns: Sequence[str]) -> Any:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _row(table: Any, cells: Sequence[str]) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
+    # As text: a plain string would be searched for markup such as [red].
+    table.add_row(*(Text(clean(cell)) for cell in cells))
 
 
 def _cells(count: int) -> list[range]:

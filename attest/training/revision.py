@@ -20,6 +20,9 @@ from attest.training.constitution import Constitution, Principle, Requirement
 
 __all__ = ["Change", "Part", "Revision", "revise"]
 
+# Characters around a difference in a text that are shown with it.
+_CONTEXT = 40
+
 
 class Part(IntEnum):
     """The part of a semantic version that a change calls for, the smallest first."""
@@ -117,9 +120,30 @@ def _changed(old: Principle, new: Principle) -> Iterator[Change]:
         ):
             part = Part.MAJOR
         weaker = field == "requirement" and _weaker(old.requirement, new.requirement)
+        if field in ("title", "text"):
+            was, now = _contrast(was, now)
         words = f"{field}: {was} → {now}" + (" (asks for less)" if weaker else "")
         found.append(Change(old.id, words, part))
     yield from found or [Change(old.id, "the same, written in another way", Part.PATCH)]
+
+
+def _contrast(old: str, new: str) -> tuple[str, str]:
+    """Both texts, quoted, without what long ones have in common at start and end."""
+    start = _in_common(old, new)
+    rest = min(len(old), len(new)) - start
+    end = min(_in_common(old[::-1], new[::-1]), rest)
+    first, after = max(0, start - _CONTEXT), max(0, end - _CONTEXT)
+    return _cut(old, first, after), _cut(new, first, after)
+
+
+def _in_common(old: str, new: str) -> int:
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(old), len(new)))
+
+
+def _cut(text: str, first: int, after: int) -> str:
+    left, right = "…" if first else "", "…" if after else ""
+    return repr(f"{left}{text[first : len(text) - after]}{right}")
 
 
 def _weaker(old: Requirement | None, new: Requirement | None) -> bool:
@@ -165,9 +189,9 @@ def _anchors(principle: Principle) -> str:
 
 
 _FIELDS: Mapping[str, Callable[[Principle], str]] = {
-    "title": lambda p: repr(p.title),
+    "title": lambda p: p.title,
     "class": lambda p: p.kind,
-    "text": lambda p: repr(p.text),
+    "text": lambda p: p.text,
     "band": lambda p: str(p.band or "none"),
     "anchors": _anchors,
     "data": _data,
