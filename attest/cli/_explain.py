@@ -20,6 +20,7 @@ TITLES: Mapping[str, str] = {
     "gateway-key+jwt": "key certificate: who vouches for a gateway's session key",
     "eat+jwt": "boot record: what a gateway loaded, and how it serves it",
     "startup-refusal+jwt": "startup refusal: why a gateway would not serve",
+    "statuslist+jwt": "status list: which manifests or keys were recalled",
 }
 
 MANIFEST_MEMBERS: Mapping[str, tuple[str, str]] = {
@@ -108,7 +109,9 @@ def explained(data: bytes) -> list[Document]:
 
 
 def _bundle(data: bytes, value: Mapping[str, Any]) -> list[Document]:
-    return [*_token_documents(Bundle.loads(data).token), *_endorsements(data, value)]
+    bundle = Bundle.loads(data)
+    lists = [item for text in bundle.status_lists for item in _token_documents(text)]
+    return [*_token_documents(bundle.token), *_endorsements(data, value), *lists]
 
 
 def _refusal(data: bytes, _: Mapping[str, Any]) -> list[Document]:

@@ -23,7 +23,7 @@ def explain(
         str,
         typer.Argument(
             metavar="FILE",
-            help="Bundle, token, certificate, boot record, refusal, manifest, or -.",
+            help="A bundle, manifest, refusal or any of our tokens, or -.",
             show_default=False,
         ),
     ],

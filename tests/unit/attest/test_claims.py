@@ -15,17 +15,19 @@ from attest.claims import (
 )
 from attest.digests import digest
 from attest.errors import FormatError, UnsupportedVersionError
+from attest.recall import StatusList
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
-ATTESTATION, BOOT, KEY, REFUSAL = (
+ATTESTATION, BOOT, KEY, REFUSAL, LIST = (
     "inference-attestation+jwt",
     "eat+jwt",
     "gateway-key+jwt",
     "startup-refusal+jwt",
+    "statuslist+jwt",
 )
 
 
@@ -43,7 +45,13 @@ def right(typ):
             "reason": "changed: model.safetensors",
         }
     token = disclosures.split(world.token(nonce="nonce-nonce"))[0]
-    compact = {ATTESTATION: token, BOOT: world.boot, KEY: world.certificate}[typ]
+    items = StatusList.new("https://authority.test/status", 8).revoked(3, 5)
+    compact = {
+        ATTESTATION: token,
+        BOOT: world.boot,
+        KEY: world.certificate,
+        LIST: items.sign(world.authority, now=world.now),
+    }[typ]
     return dict(tokens.parse(compact, typ=typ).claims)
 
 

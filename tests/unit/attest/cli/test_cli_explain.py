@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from attest import tokens
 from attest.claims import ATTESTATION, BOOT, EAT_PROFILE, KEY_CERTIFICATE
+from attest.recall import StatusList
 
 
 def names(result):
@@ -35,6 +37,29 @@ def test_every_kind_of_evidence(explain, file, claims):
     assert result.exit_code == 0, result.stderr
     assert claims <= names(result)
     assert json.loads(result.stdout)["verified"] is False
+
+
+def test_status_lists(attest, evidence, today):
+    """By themselves, in a bundle, and named by a certificate."""
+    items = StatusList.new("https://authority.test/status", 8).revoked(3, 5)
+    compact = items.sign(today.authority, now=today.now)
+    (evidence / "list").write_text(compact)
+    result = attest("explain", evidence / "list")
+    assert result.exit_code == 0, result.stderr
+    assert "status list: which manifests or keys were recalled" in result.stdout
+    assert "revoked_at" in result.stdout
+    bundle = replace(today.bundle(), status_lists=(compact,))
+    (evidence / "listed.json").write_bytes(bundle.dumps())
+    result = attest("explain", evidence / "listed.json", "--format", "json")
+    assert {"status_list", "revoked_at", "res"} <= names(result)
+    status = {"status_list": {"idx": 3, "uri": items.uri}}
+    named = today.certified(today.session, certificate={"status": status})
+    (evidence / "certificate").write_text(named.certificate)
+    result = attest("explain", evidence / "certificate", "--format", "json")
+    (document,) = json.loads(result.stdout)["documents"]
+    (row,) = (row for row in document["claims"] if row["name"] == "status")
+    assert row["known"]
+    assert "entry in a status list" in row["meaning"]
 
 
 def test_refusal(attest, evidence, today):
