@@ -1,0 +1,97 @@
+"""The steps between two samples: how far each moved the weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from attest.training.profile.probe_loss import put
+
+__all__ = ["Gap", "Move"]
+
+
+@dataclass(slots=True)
+class Move:
+    """What one step, or all steps of one source, added to the weights.
+
+    Attributes:
+        step: number of the first of its steps.
+        change: tensor name to the change that was applied, at least in float32: in
+            bfloat16 most of an intended update can be rounded away.
+    """
+
+    step: int
+    source: str
+    change: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def add(self, change: Mapping[str, torch.Tensor]) -> None:
+        """Add another step; what is given is kept, and not to be changed after."""
+        for name, value in change.items():
+            known = self.change.get(name)
+            self.change[name] = value if known is None else known + value
+
+    def product(
+        self, gradient: Mapping[str, torch.Tensor], units: Mapping[str, str]
+    ) -> dict[str, float]:
+        """By unit, the inner product of the change with a gradient."""
+        found: dict[str, float] = {}
+        for name, change in self.change.items():
+            if name in gradient:
+                other = gradient[name].to(change.dtype)
+                product = torch.dot(change.flatten(), other.flatten()).item()
+                found[units[name]] = found.get(units[name], 0.0) + product
+        return found
+
+
+class Gap:
+    """The moves since the last sample.
+
+    Memory: one copy of what each move changed. `merge` keeps one move per source, for
+    models where one per step is too much.
+    """
+
+    def __init__(self, *, merge: bool) -> None:
+        self._merge = merge
+        self.moves: list[Move] = []
+        self.steps = 0
+
+    def add(
+        self, source: str, *, step: int, change: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Record one step."""
+        self.steps += 1
+        known = [m for m in self.moves if m.source == source] if self._merge else []
+        move = known[0] if known else Move(step, source)
+        if not known:
+            self.moves.append(move)
+        move.add(change)
+
+    def total(self) -> dict[str, torch.Tensor]:
+        """The change over the whole gap, of all tensors that moved."""
+        total = Move(0, "")
+        for move in self.moves:
+            total.add(move.change)
+        return total.change
+
+    @contextmanager
+    def line(
+        self, parameters: Mapping[str, nn.Parameter]
+    ) -> Iterator[Callable[[float], None]]:
+        """Gives a function that puts the weights to a place on the gap's straight line.
+
+        A place is 0 for the gap's beginning and 1 for its end, where the weights are
+        now, and are again, bit for bit, afterwards.
+        """
+        change = self.total()
+        end = {name: parameters[name].detach().clone() for name in change}
+
+        def go(place: float) -> None:
+            line = {n: end[n] - (1 - place) * step for n, step in change.items()}
+            put(parameters, line)
+
+        try:
+            yield go
+        finally:
+            put(parameters, end)

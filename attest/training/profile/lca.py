@@ -1,0 +1,239 @@
+"""The recorder: allocates the loss change of probes to layers while a model trains.
+
+Loss change allocation (Lan et al., NeurIPS 2019, arXiv 1909.01440): along the path of
+the weights, -grad L . d theta is the loss that a movement takes away. Its integral over
+the coordinates of one layer is that layer's part, and all parts add up to the drop. The
+path is followed in straight lines, which begin one step long and grow while the easiest
+rule of `quadrature` is enough.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from attest.errors import ProfileError
+from attest.training.profile.gap import Gap
+from attest.training.profile.measured import (
+    BILLION,
+    Allocation,
+    Event,
+    Measurement,
+)
+from attest.training.profile.probe import Probe
+from attest.training.profile.probe_loss import losses, mean_loss, undisturbed
+from attest.training.profile.quadrature import LAST_RULE, Parts, integrate
+from attest.training.routing import Layout, layer_unit
+
+__all__ = ["UNROUTED", "ProfileRecorder"]
+
+# The source of steps that belong to no principle.
+UNROUTED = "unrouted"
+
+# A probe that moved by fewer nats has not moved, and no error is large against that.
+_LEAST_SCALE = 0.05
+_GROWTH = 1.5
+
+
+class ProfileRecorder:
+    """Watches a stage as a `StepObserver` and measures the profile of each probe.
+
+    `every` is the largest number of steps between two samples. When the parts of a line
+    miss its loss change by more than `tolerance`, as a part of the largest loss change
+    so far, more points are taken. `events` keeps what each step did, beside what each
+    source did.
+
+        recorder = ProfileRecorder(model, probes, layout)
+        Trainer(model, ledger, progress=say, observers=[recorder]).governed(...)
+        measured = recorder.result("governed")
+
+    Memory: one change of the trained tensors per step of a line (per source, without
+    `events`); while a sample is taken, two more copies and the gradient of one chunk.
+    What changes between two steps is nobody's: it shows as a residual.
+
+    Give it the module that holds the parameters, not one wrapped for several processes:
+    each of them would measure the same.
+
+    Raises:
+        ProfileError: no probes, or sharded parameters.
+    """
+
+    def __init__(  # noqa: PLR0913  # three things to measure, three dials
+        self,
+        model: nn.Module,
+        probes: Sequence[Probe],
+        layout: Layout,
+        *,
+        every: int = 20,
+        tolerance: float = 0.01,
+        events: bool = True,
+    ) -> None:
+        if not probes:
+            raise ProfileError("profile: expected at least one probe, found none")
+        self._model, self._probes, self._layout = model, tuple(probes), layout
+        self._parameters = dict(model.named_parameters())
+        sharded = [n for n, p in self._parameters.items() if hasattr(p, "to_local")]
+        if sharded:
+            raise ProfileError(
+                f"profile: {sharded[0]} is sharded over several devices",
+                hint="profile a run whose weights lie on one device",
+            )
+        self._every, self._tolerance, self._events = every, tolerance, events
+        self._gap, self._length, self._steps = Gap(merge=not events), 1.0, 0
+        self._old: dict[str, torch.Tensor] = {}
+        # By sample and principle: the losses of the chunks.
+        self._curve: dict[int, dict[str, list[float]]] = {}
+        # By principle and source, chunk to unit.
+        self._amounts: dict[tuple[str, str], list[dict[str, float]]] = {}
+        # By step, then principle and unit.
+        self._by_step: dict[int, dict[str, dict[str, int]]] = {}
+        self._sources: dict[int, str] = {}
+
+    def before(self, principle: str | None) -> None:  # noqa: ARG002
+        """Remember what the step may change; the first one measures where we begin."""
+        if not self._curve:
+            with undisturbed(self._model):
+                self._curve[0] = self._losses()
+        self._old = {
+            name: parameter.detach().clone()
+            for name, parameter in self._parameters.items()
+            if parameter.requires_grad
+        }
+
+    def after(self, principle: str | None) -> Mapping[str, Any]:
+        """Record what the step changed; sample when the line is long enough.
+
+        Raises:
+            ProfileError: the loss of a probe is not finite.
+        """
+        change = {}
+        for name, old in self._old.items():
+            new = self._parameters[name].detach()
+            if not torch.equal(new, old):
+                change[name] = _wide(new) - _wide(old)
+        self._old = {}
+        source = principle or UNROUTED
+        self._sources[self._steps] = source
+        self._gap.add(source, step=self._steps, change=change)
+        self._steps += 1
+        if self._gap.steps >= int(self._length):
+            self._sample()
+        return {}
+
+    def result(self, stage: str, *, seed: int | None = None) -> Measurement:
+        """What was measured until now; recording can go on.
+
+        Raises:
+            ProfileError: no step was recorded, or a probe's loss is not finite.
+        """
+        if not self._steps:
+            raise ProfileError(
+                "profile: no step was recorded",
+                hint="pass the recorder to the trainer as one of its observers",
+            )
+        if self._gap.steps:
+            self._sample()
+        units = self._units()
+        return Measurement(
+            stage=stage,
+            seed=seed,
+            every=self._every,
+            steps=self._steps,
+            blocks=self._layout.count,
+            units=units,
+            allocations={p.principle: self._allocation(p, units) for p in self._probes},
+            curve={
+                step: {
+                    p.principle: _nano(mean_loss(p, found[p.principle]))
+                    for p in self._probes
+                }
+                for step, found in self._curve.items()
+            },
+            events=tuple(
+                Event(step, self._sources[step], amounts)
+                for step, amounts in sorted(self._by_step.items())
+            ),
+            exchanges={},
+        )
+
+    def _units(self) -> tuple[str, ...]:
+        blocks = tuple(layer_unit(block) for block in range(self._layout.count))
+        rows = (row for rows in self._amounts.values() for row in rows)
+        return (*blocks, *sorted({unit for row in rows for unit in row} - set(blocks)))
+
+    def _allocation(self, probe: Probe, units: Iterable[str]) -> Allocation:
+        curve = [self._curve[step][probe.principle] for step in (0, max(self._curve))]
+        before, after = (tuple(map(_nano, losses)) for losses in curve)
+        return Allocation(
+            principle=probe.principle,
+            band=probe.band,
+            probe=probe.digest,
+            rows=probe.rows,
+            weights=probe.weights,
+            before=before,
+            after=after,
+            amounts={
+                source: tuple(
+                    tuple(_nano(row.get(unit, 0.0)) for unit in units) for row in rows
+                )
+                for (principle, source), rows in sorted(self._amounts.items())
+                if principle == probe.principle
+            },
+        )
+
+    def _losses(self) -> dict[str, list[float]]:
+        return {probe.principle: losses(self._model, probe) for probe in self._probes}
+
+    def _sample(self) -> None:
+        """Allocate the loss change of the line, and choose how long the next one is."""
+        gap, self._gap = self._gap, Gap(merge=not self._events)
+        begin = self._curve[max(self._curve)]
+        with undisturbed(self._model):
+            end = self._curve[self._steps] = self._losses()
+            drops = [
+                (
+                    probe,
+                    mean_loss(probe, begin[probe.principle])
+                    - mean_loss(probe, end[probe.principle]),
+                    self._allowed(probe),
+                )
+                for probe in self._probes
+            ]
+            hardest = 0
+            for probe, parts, rule in integrate(
+                gap, self._model, units=self._layout.units, drops=drops
+            ):
+                self._book(probe, gap, parts)
+                hardest = max(hardest, rule)
+        if hardest == 0:
+            self._length = min(self._every, self._length * _GROWTH)
+        elif hardest == LAST_RULE:
+            self._length = max(1.0, self._length / 2)
+
+    def _allowed(self, probe: Probe) -> float:
+        curve = [mean_loss(probe, at[probe.principle]) for at in self._curve.values()]
+        scale = max(abs(curve[0] - loss) for loss in curve)
+        return self._tolerance * max(scale, _LEAST_SCALE)
+
+    def _book(self, probe: Probe, gap: Gap, parts: Parts) -> None:
+        for number, move in enumerate(gap.moves):
+            key = (probe.principle, move.source)
+            rows = self._amounts.setdefault(key, [{} for _ in probe.chunks])
+            for row, found in zip(rows, (part[number] for part in parts), strict=True):
+                for unit, amount in found.items():
+                    row[unit] = row.get(unit, 0.0) + amount
+            if self._events:
+                chunks = [part[number] for part in parts]
+                self._by_step.setdefault(move.step, {})[probe.principle] = {
+                    unit: _nano(mean_loss(probe, [chunk[unit] for chunk in chunks]))
+                    for unit in chunks[0]
+                }
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _nano(value: float) -> int:
+    return round(value * BILLION)
