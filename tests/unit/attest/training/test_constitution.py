@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attest.errors import AttestError, ConstitutionError, FormatError
-from attest.training.constitution import Band, load_constitution, parse_constitution
+from attest.training.constitution import (
+    Band,
+    EmptyBandError,
+    UnknownPrincipleError,
+    load_constitution,
+    parse_constitution,
+)
 from attest.training.strict_yaml import read_yaml
 
 GOOD = """\
@@ -39,6 +45,19 @@ def test_fields():
     assert dict(refuse.anchors) == {"keep": 10, "others": 2}
     assert refuse.requirement.min_steps_below_half == 10
     assert constitution.principle("keep").band is None
+
+
+def test_units_and_data():
+    text = GOOD.replace("1000}", "1000, units: [tied, stem]}").replace(
+        "    anchors",
+        "    data: {files: [b, a/c], where: {top: [1, true], tag: z}}\n    anchors",
+    )
+    refuse = parse(text).principle("refuse")
+    assert refuse.band == Band(500, 1000, units=("stem", "tied"))
+    assert str(refuse.band) == "500-1000 + stem + tied"
+    assert refuse.data.files == ("b", "a/c")
+    assert refuse.data.where == {"top": (1, True), "tag": ("z",)}
+    assert refuse.selector is refuse.data
 
 
 def test_digest_ignores_layout_and_comments():
@@ -98,6 +117,22 @@ def test_principle_digest_is_its_own():
         ("on-miss: fail", "on-miss: shrug", "expected one of"),
         ('"Decline; say so briefly."', '""', "expected text"),
         ("class: capability", "class: adaptable", "needs a band"),
+        ("1000}", "1000, units: [tail]}", "one of stem, head, tied"),
+        ("1000}", "1000, units: []}", "list of units"),
+        ("1000}", "1000, units: [head, head]}", "each value once"),
+        ("{from: 500, to: 1000}", "{units: [head]}", "'from' is missing"),
+        ("    anchors", "    data: {}\n    anchors", "files, where or both"),
+        ("    anchors", "    data: all\n    anchors", "expected a mapping"),
+        ("    anchors", "    data: {files: []}\n    anchors", "list of paths"),
+        ("    anchors", "    data: {files: [/etc/x]}\n    anchors", "below the data"),
+        ("    anchors", "    data: {files: [a/../x]}\n    anchors", "below the data"),
+        ("    anchors", "    data: {files: [a, a]}\n    anchors", "each value once"),
+        ("    anchors", "    data: {where: {}}\n    anchors", "1 to 16 members"),
+        ("    anchors", "    data: {where: {a: []}}\n    anchors", "list of values"),
+        ("    anchors", "    data: {where: {a: {}}}\n    anchors", "true or false"),
+        ("    anchors", "    data: {where: {a: [1, 1]}}\n    anchors", "once"),
+        ("    anchors", "    data: {files: [heldout.jsonl]}\n    anchors", "held out"),
+        ("heldout.jsonl", "../heldout.jsonl", "below the data"),
     ],
 )
 def test_bad_field_is_named(old, new, match):
@@ -114,7 +149,7 @@ def test_nothing_to_train():
 
 
 def test_unknown_principle():
-    with pytest.raises(ConstitutionError, match="expected one of refuse, keep"):
+    with pytest.raises(UnknownPrincipleError, match="expected one of refuse, keep"):
         parse(GOOD).principle("tone")
 
 
@@ -201,7 +236,7 @@ def test_band_members(band, count, expected):
 
 
 def test_band_without_a_layer():
-    with pytest.raises(ConstitutionError, match="no layer of 2") as caught:
+    with pytest.raises(EmptyBandError, match="no layer of 2") as caught:
         Band(400, 600).members(2)
     assert "500 thousandths" in caught.value.hint
 
