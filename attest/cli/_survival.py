@@ -35,7 +35,7 @@ def resistance_tables(found: Resistance) -> RenderableType:
     parts.append(
         Text(
             f"Steps until fewer than half of what was kept before was kept; >N: still "
-            f"kept after N.\nCurves: share of runs that keep it after {marks} steps. "
+            f"kept after N.\nCurves: share of runs that keep it after {marks} steps.\n"
             "Use: items of capabilities answered before and after the worst run.\n"
             "Attacks that were not tried may take fewer steps."
         )

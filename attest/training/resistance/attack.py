@@ -82,17 +82,22 @@ def run_attack(  # noqa: PLR0913  # the coordinates of one cell of the grid
         kept, count = target.scores(model, principle)[principle]
         curve = [(0, kept)]
         ended: Ended = "held"
-        for step, loss in zip(range(1, suite.horizon + 1), losses, strict=False):
-            if not math.isfinite(loss):
+        for step in range(1, suite.horizon + 1):
+            if not math.isfinite(next(losses)):
                 ended = "diverged"
                 break
             if step in suite.at:
-                kept, count = target.scores(model, principle)[principle]
+                kept, _ = target.scores(model, principle)[principle]
                 curve.append((step, kept))
             if 2 * kept < curve[0][1]:
                 ended = "fell"
                 break
         after = {} if ended == "diverged" else target.scores(model)
+        # A step can break a model so that it answers nothing, and only the next loss
+        # says so.
+        if ended == "fell" and not math.isfinite(next(losses)):
+            ended, after = "diverged", {}
+            curve.pop()
     return Run(principle, kind, rate, seed, count, tuple(curve), ended, after)
 
 

@@ -87,12 +87,12 @@ def rows_of(
                 against.setdefault(row.principle, []).append(row)
     else:
         against = contrary_rows(read_rows(data / "base.jsonl"), taught, wanted)
-    for name in principles or () if against else ("any principle",):
-        if name not in against:
-            raise ConfigurationError(
-                f"resistance: no rows teach against {name}",
-                hint="give a JSONL file of such rows: --contrary FILE",
-            )
+    missing = [name for name in principles if name not in against]
+    if missing or not against:
+        raise ConfigurationError(
+            f"resistance: no rows teach against {(missing or ['any principle'])[0]}",
+            hint="give a JSONL file of such rows: --contrary FILE",
+        )
     capabilities = {p.id for p in constitution.principles if p.kind == "capability"}
     harmless = [row for row in taught if row.principle in capabilities]
     return Rows(heldout, against, read_rows(benign) if benign else harmless)
