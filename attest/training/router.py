@@ -140,6 +140,11 @@ class Router:
         """How many optimizer steps were made."""
         return self._steps
 
+    @property
+    def active(self) -> str | None:
+        """The principle whose route was entered and not left."""
+        return self._active
+
     def trained(self, principle: str) -> tuple[str, ...]:
         """The tensors that a step for this principle changes, in the route's order.
 
