@@ -4,6 +4,7 @@ The hot routes are ASGI applications of their own. A Request, a Response, a depe
 or one `@app.middleware("http")` would each cost more than the signature.
 """
 
+import json
 from typing import cast
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +17,7 @@ from gateway.endpoints import ENDPOINTS, Endpoint, Treatment
 from gateway.errors import HttpError, RequestError
 from gateway.evidence import evidence_router
 from gateway.health import health_router
+from gateway.openapi import document
 from gateway.proxy import AttestedEndpoint, NotServed, PassedEndpoint
 from gateway.state import AppState
 from gateway.tlog.routes import log_router
@@ -47,6 +49,10 @@ def build_app(state: AppState) -> FastAPI:
         )
     )
     app.include_router(log_router(state))
+    described = json.dumps(document()).encode()
+    app.add_route(
+        "/openapi.json", lambda _: Response(described, media_type="application/json")
+    )
     app.router.default = cast("ASGIApp", NotServed())
     app.add_exception_handler(HttpError, _http_error)
     app.add_exception_handler(HTTPException, _framework_error)
