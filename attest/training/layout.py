@@ -3,10 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from attest.errors import ConstitutionError
 from attest.training._dry_run import tensor_uses
-from attest.training.mechanism import named_parameters, unwrap
+from attest.training.mechanism import (
+    choose_mechanism,
+    named_parameters,
+    plain_name,
+    unwrap,
+)
 from attest.training.routing import Layout, layer_unit
 
 __all__ = ["LayoutError", "read_layout"]
@@ -25,7 +31,7 @@ class LayoutError(ConstitutionError):
 def read_layout(model: nn.Module) -> Layout:
     """The layout of a decoder.
 
-    Names are those of the model without its wrappers (DistributedDataParallel,
+    Names are those of the model without its wrappers (DistributedDataParallel, FSDP2,
     torch.compile, PEFT): those that `named_parameters` of `attest.training.mechanism`
     gives. The blocks are the outermost `ModuleList` that holds most parameters. One
     forward on two dummy tokens, without gradients, tells what comes before and after
@@ -39,9 +45,11 @@ def read_layout(model: nn.Module) -> Layout:
     Raises:
         LayoutError: no such list, a second one that is not much smaller, a forward
             that fails, or trainable tensors outside the model, as of prompt tuning.
+        TrainingError: a wrapper that cannot be governed, as `choose_mechanism` says.
     """
+    choose_mechanism(model)  # refuses wrappers that no band can be laid over
     inner, tensors = unwrap(model), named_parameters(model)
-    name = type(inner).__name__
+    name = _architecture(inner)
     lists = dict(_outermost_lists(inner))
     if not any(map(_size, lists.values())):
         raise LayoutError(
@@ -56,11 +64,17 @@ def read_layout(model: nn.Module) -> Layout:
     return Layout(name, path, len(lists[path]), units, frozen)
 
 
+def _architecture(model: nn.Module) -> str:
+    # FSDP2 makes a class of its own of every class.
+    kinds = type(model).__mro__
+    return next(c.__name__ for c in kinds if not issubclass(c, FSDPModule))
+
+
 def _outermost_lists(
     module: nn.Module, prefix: str = ""
 ) -> Iterator[tuple[str, nn.ModuleList]]:
     for name, child in module.named_children():
-        path = _joined(prefix, name)
+        path = plain_name(f"{prefix}.{name}" if prefix else name)
         if isinstance(child, nn.ModuleList):
             yield path, child
         else:
@@ -151,7 +165,7 @@ def _layers(model: nn.Module, blocks: str) -> dict[str, set[str]]:
     layers: dict[str, set[str]] = {}
     outside: set[str] = set()
     for full, parameter in model.named_parameters(remove_duplicate=False):
-        alias = _plain(full)
+        alias = plain_name(full)
         name = first.setdefault(id(parameter), alias)
         found = layers.setdefault(name, set())
         if alias.startswith(f"{blocks}."):
@@ -163,11 +177,3 @@ def _layers(model: nn.Module, blocks: str) -> dict[str, set[str]]:
         if layers[name]:
             layers[name].add("between blocks")
     return layers
-
-
-def _joined(prefix: str, name: str) -> str:
-    return _plain(f"{prefix}.{name}" if prefix else name)
-
-
-def _plain(name: str) -> str:
-    return name.replace("_orig_mod.", "").removesuffix("._orig_mod")

@@ -23,11 +23,15 @@ __all__ = [
     "Ranks",
     "choose_mechanism",
     "named_parameters",
+    "plain_name",
     "replicas",
     "unwrap",
 ]
 
 Mechanism = Literal["toggle", "clear"]
+
+# Of torch.compile and of activation checkpointing.
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
 
 
 def choose_mechanism(model: nn.Module) -> Mechanism:
@@ -66,9 +70,15 @@ def unwrap(model: nn.Module) -> nn.Module:
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by the names that they have without wrappers."""
     return {
-        name.replace("_orig_mod.", ""): parameter
+        plain_name(name): parameter
         for name, parameter in unwrap(model).named_parameters()
     }
+
+
+def plain_name(name: str) -> str:
+    """A parameter's or module's name without what wrappers inside a model add to it."""
+    parts = name.split(".")
+    return ".".join(part for part in parts if part not in _WRAPPERS)
 
 
 def replicas(model: nn.Module) -> DistributedDataParallel | None:

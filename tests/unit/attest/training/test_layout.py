@@ -9,9 +9,14 @@ import torch.distributed as dist
 import transformers
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    checkpoint_wrapper,
+)
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from attest.errors import TrainingError
 from attest.training.layout import LayoutError, read_layout
 from attest.training.mechanism import named_parameters
 
@@ -296,7 +301,7 @@ def test_tensors_that_only_a_kernel_sees_are_placed_by_their_modules_call():
 
         def forward(self, state):
             # No operation gets the parameter itself.
-            return state * self.weight.data
+            return state * torch.tensor(self.weight.tolist())
 
     model = Plain()
     model.norm = Fused()
@@ -433,6 +438,32 @@ def test_wrappers_do_not_count():
     model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
     assert read_layout(wrapped) == plain
     assert named_parameters(wrapped).keys() == plain.units.keys()
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("tied", [False, True])
+def test_shards_of_fsdp2_are_placed_alike(tied):
+    model = llama(tie_word_embeddings=tied)
+    plain = read_layout(model)
+    for block in model.model.layers:
+        fully_shard(block)
+    fully_shard(model)
+    assert read_layout(model) == plain
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.filterwarnings("ignore:FSDP is switching")
+def test_flat_shards_are_refused():
+    flat = FullyShardedDataParallel(llama(), device_id=torch.device("cpu"))
+    with pytest.raises(TrainingError, match="FSDP1"):
+        read_layout(flat)
+
+
+def test_checkpointed_blocks():
+    model = llama()
+    plain = read_layout(model)
+    model.model.layers[0] = checkpoint_wrapper(model.model.layers[0])
+    assert read_layout(model) == plain
 
 
 def test_wrapped_adapters():
