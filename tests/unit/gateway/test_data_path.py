@@ -817,3 +817,16 @@ async def test_internal_error_tells_nothing(gateway, monkeypatch):
     response = await gateway.client.get("/readyz")
     assert response.status_code == 500
     assert error_of(response)["message"] == "internal error"
+
+
+@pytest.mark.parametrize(
+    "name", ["content-digest", "digest", "x-request-hash", "attestation", "x-body-hash"]
+)
+async def test_digest_that_a_client_sends_changes_nothing(gateway, name):
+    gateway.engine.answer(json_answer(BODY))
+    body = json.dumps(chat_body()).encode()
+    response = await gateway.chat(body, headers={name: "sha-256=:AAAA:"})
+    claims = await gateway.verify(response)
+    assert "altered" not in claims
+    assert name not in gateway.engine.requests[0].headers
+    assert gateway.exchange.received == gateway.exchange.forwarded == body

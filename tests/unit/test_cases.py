@@ -1,0 +1,154 @@
+"""Where each reported failure of such systems is held by a test of ours.
+
+The reports come from other projects' users; a row names what went in, and the tests
+that say what must come out. A test that is renamed or dropped fails here.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+DATA_PATH = "unit/gateway/test_data_path.py"
+SWAPPED = "attacks/test_weights_swapped_on_disk.py"
+
+CASES = {
+    "request with other key order and white space": {
+        DATA_PATH: ["test_request_reaches_the_engine_byte_for_byte"],
+        "unit/gateway/test_policy.py": ["test_one_digest_where_nothing_was_altered"],
+    },
+    "answer in an odd spelling": {
+        DATA_PATH: ["test_body_with_odd_spelling_is_passed_byte_for_byte"]
+    },
+    "gateway that must alter the request": {
+        "unit/gateway/test_policy.py": [
+            "test_inject",
+            "test_both_digests_are_committed",
+        ],
+    },
+    "client that sends a digest of its own": {
+        DATA_PATH: ["test_digest_that_a_client_sends_changes_nothing"]
+    },
+    "compressed answer": {
+        DATA_PATH: [
+            "test_compressed_answer_is_decoded",
+            "test_compressed_stream_is_decoded",
+            "test_compressed_bomb_is_refused",
+        ]
+    },
+    "engine that says JSON and sends HTML, or nothing": {
+        DATA_PATH: [
+            "test_html_in_place_of_a_stream",
+            "test_nothing_in_place_of_a_stream",
+        ],
+        "unit/gateway/test_dialects.py": ["test_body_of_another_kind_is_malformed"],
+    },
+    "[DONE] after an abort, or with one choice of two": {
+        "attacks/test_done_after_abort.py": [
+            "test_done_after",
+            "test_one_of_two_choices_aborted",
+            "test_one_of_two_choices_never_came",
+        ]
+    },
+    "end without [DONE], and end within an event": {
+        DATA_PATH: [
+            "test_terminator_missing",
+            "test_stream_that_ends_early_is_truncated",
+        ],
+        "attacks/test_stream_cut.py": ["test_an_early_end", "test_before_the_comment"],
+    },
+    "client that leaves after two chunks, and one that leaves after all": {
+        DATA_PATH: [
+            "test_client_that_leaves_in_a_stream",
+            "test_client_that_leaves_after_the_terminal_event",
+            "test_clients_that_leave_cost_no_connection",
+        ]
+    },
+    "stock clients and the token in a stream": {
+        "integration/test_openai_sdk.py": [],
+        "integration/test_sdks_prove.py": [],
+    },
+    "snapshot of links into blobs": {
+        SWAPPED: [
+            "test_snapshot_equals_a_plain_copy",
+            "test_blob_overwritten_under_its_name",
+            "test_link_out_of_snapshot_and_blobs",
+            "test_links_in_a_circle",
+        ]
+    },
+    "extra, missing and ignored files, empty folder, other place": {
+        "unit/gateway/test_model_directory.py": [
+            "test_extra_file_is_refused",
+            "test_missing_file_is_refused",
+        ],
+        "unit/attest/test_hashing.py": [
+            "test_download_metadata_is_set_apart",
+            "test_everything_else_is_listed",
+            "test_empty_directory",
+            "test_only_ignored_files",
+            "test_where_the_directory_lies_has_no_effect",
+        ],
+    },
+    "weights that change after the start": {
+        "attacks/test_weights_changed_after_start.py": [],
+        "attacks/test_weights_reloaded.py": ["test_reload_is_checked_and_shows"],
+        "attacks/test_admin_routes_by_path_tricks.py": [
+            "test_denied_by_name",
+            "test_tricks_never_reach_the_engine",
+        ],
+    },
+    "long hashing": {
+        "unit/gateway/test_model_directory.py": ["test_honest_directory_with_progress"],
+        "unit/gateway/test_health.py": [],
+    },
+    "replicas, restart and rotation": {
+        "unit/gateway/test_rotation.py": [
+            "test_answers_are_proven_across_a_rotation",
+            "test_retained_keys_are_those_before_it_and_outlive_a_restart",
+        ],
+        "unit/gateway/tlog/test_replicas.py": [
+            "test_log_never_shrinks_for_who_asks_replicas_in_turn"
+        ],
+        "unit/attest/signers/test_file_signer.py": [
+            "test_a_missing_key_is_never_made_up"
+        ],
+    },
+    "key that is compromised from a time on": {
+        "unit/attest/test_recall.py": [
+            "test_revoked_before_signing_is_false",
+            "test_manifest_revoked_after_signing_is_proven_and_noted",
+            "test_key_revoked_after_witnesses_saw_the_token",
+        ]
+    },
+    "token that vouches for itself": {
+        "attacks/test_token_from_another_key.py": [
+            "test_a_key_that_certified_itself",
+            "test_hs256_with_the_public_key_as_secret",
+            "test_no_signature_at_all",
+            "test_the_true_key_in_the_header",
+        ]
+    },
+    "token that is too large for a header": {
+        DATA_PATH: ["test_token_too_long_for_a_header_is_fetched_by_id"]
+    },
+    "older and newer verifiers": {
+        "unit/attest/test_verify.py": ["test_unknown_claims_are_told_and_mean_nothing"],
+        "compat/test_released_bundles.py": [],
+    },
+    "slow clients": {"attacks/test_slow_clients.py": []},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reported_case_is_held_by_its_tests(case):
+    for name, wanted in CASES[case].items():
+        tree = ast.parse((TESTS / name).read_bytes())
+        found = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+        }
+        assert found, name
+        assert set(wanted) <= found, (name, set(wanted) - found)
