@@ -100,6 +100,12 @@ def _decimal(reader: Reader, key: str, value: object) -> Decimal:
 
 
 def _check_profile(profile: Reader) -> None:
+    if profile.value.get("of") == "parent":
+        # No figures: nobody is to take the parent's for this model's.
+        profile.digest("manifest")
+        if more := profile.value.keys() - {"of", "manifest"}:
+            raise profile.refuse(min(more), "must stand in the parent's manifest")
+        return
     profile.text("method")
     shares = profile.value.get("layers")
     if not isinstance(shares, list) or not shares:

@@ -41,6 +41,7 @@ __all__ = [
     "check_files",
     "check_path",
     "check_tensors",
+    "is_weight_file",
     "open_manifest",
     "parse_statement",
     "sign_statement",
@@ -350,6 +351,14 @@ def _refuse(
         )
 
 
+def is_weight_file(name: str) -> bool:
+    """Whether a file holds nothing but tensors, or tells in which file each lies.
+
+    True for safetensors files at the top level and their index alone.
+    """
+    return _WEIGHT_FILES.match(name) is not None
+
+
 def check_files(manifest: Manifest, found: Mapping[str, str]) -> None:
     """Return when the files found are exactly the manifest's.
 
@@ -363,7 +372,7 @@ def check_files(manifest: Manifest, found: Mapping[str, str]) -> None:
     found = dict(found)
     if manifest.free_sharding:
         for names in (listed, found):
-            for name in [name for name in names if _WEIGHT_FILES.match(name)]:
+            for name in [name for name in names if is_weight_file(name)]:
                 del names[name]
     changed = [name for name in listed if name in found and found[name] != listed[name]]
     _refuse(set(listed), set(found), changed)

@@ -57,7 +57,10 @@ MANIFEST_MEMBERS: Mapping[str, tuple[str, str]] = {
         "that a log holds every answer: each answer brings its own proof",
     ),
     "limits": ("what the trainer itself says is not shown", ""),
-    "derivation": ("which model it was made from, and how", ""),
+    "derivation": (
+        "which model it was made from, and how",
+        "that what was measured on that model holds for this one, unless it is carried",
+    ),
     "supersedes": ("the manifest that it replaces, by digest", ""),
     "status": ("where to see whether it was revoked", "that nobody revoked it"),
 }

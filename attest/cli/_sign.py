@@ -1,39 +1,128 @@
-"""What signing a manifest reads and writes beside the model itself."""
+"""Signing a manifest: what is read beside the model itself, and what is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from attest.canonical import read_object
-from attest.cli._read import read_input
+from attest.cli._account import TRAINING_FILE
+from attest.cli._model import ModelDigests, digest_verity
+from attest.cli._read import now, read_input, read_public_key, read_vkeys
 from attest.cli._run import say
+from attest.cli._sign_options import How
 from attest.cli._text import clean
+from attest.cli._unverified import unverified_manifest
+from attest.envelope import MAX_ENVELOPE
 from attest.errors import ConfigurationError, FormatError
-from attest.figures import Settled, settle
+from attest.hashing import MANIFEST_NAME
 from attest.keys import Signer
+from attest.log.note import KeyKind
+from attest.manifest import Manifest, open_manifest, sign_statement
+from attest.recall import Reference, read_reference
 from attest.signers import load_signer
-from attest.statement import serving_dtype
+from attest.statement import Terms, build_predicate, serving_dtype
 from attest.weights import TensorDigest
 
-if TYPE_CHECKING:
-    from attest.training.binding import Bound
+__all__ = ["TRAINING_FILE", "Signing", "read_signers", "refuse_existing", "write_new"]
 
-__all__ = [
-    "TRAINING_FILE",
-    "Account",
-    "read_account",
-    "read_prompts",
-    "read_signers",
-    "refuse_existing",
-    "serving_dtypes",
-    "write_new",
-]
 
-_MAX_TRAINING = 4 * 1024 * 1024
-TRAINING_FILE = "training.json"
+class Signing:
+    """A manifest that is about to be signed.
+
+    All that can be wrong in a small file or an option is found when this is made,
+    before gigabytes are read.
+
+    Attributes:
+        path: where the manifest will be written.
+        signers: the authority's keys.
+
+    Raises:
+        ConfigurationError: something exists where the manifest is to be written, or a
+            key, prompt or other file that an option names cannot be used.
+    """
+
+    def __init__(self, context: typer.Context, directory: Path, how: How) -> None:
+        self._directory, self._how = directory, how
+        self.path = how.output or directory / MANIFEST_NAME
+        refuse_existing(self.path)
+        self.signers = read_signers(how.key)
+        self._delegates = [read_public_key(file) for file in how.delegate or ()]
+        self._prompts = _read_prompts(context, how.system_prompt or ())
+        self._logs = read_vkeys(how.log, KeyKind.LOG)
+        self._witnesses = read_vkeys(how.witness, KeyKind.WITNESS)
+        self._status = _status(how.status_uri, how.status_index)
+        self._supersedes = how.supersedes and _digest_of(how.supersedes)
+
+    def sign(self, statement: Mapping[str, Any], model: ModelDigests) -> Manifest:
+        """Sign, write, and return the manifest as a verifier reads it.
+
+        Raises:
+            ConfigurationError: the statement, the options and the model make no
+                manifest, or the file cannot be written.
+            RunMismatchError, ShortfallError: as `attest.figures.settle`.
+            SignerError: a key store cannot sign.
+        """
+        manifest, envelope = self._signed(statement, model)
+        write_new(self.path, envelope)
+        return manifest
+
+    def _terms(self, model: ModelDigests) -> Terms:
+        how = self._how
+        return Terms(
+            # For gateways whose clock is a little behind.
+            not_before=now() - 60,
+            valid_days=how.valid_days,
+            engines=how.engine or ["vllm"],
+            dtypes=_serving_dtypes(how.dtype or (), model.tensors),
+            quantizations=how.quantization or (),
+            system_prompts=self._prompts,
+            delegates=self._delegates,
+            free_sharding=how.free_sharding,
+            fs_verity=digest_verity(self._directory) if how.fs_verity else {},
+            logs=self._logs,
+            witnesses=self._witnesses,
+            status=self._status,
+            supersedes=self._supersedes or None,
+            shortfalls=how.sign_shortfall or (),
+        )
+
+    def _signed(
+        self, statement: Mapping[str, Any], model: ModelDigests
+    ) -> tuple[Manifest, bytes]:
+        terms = self._terms(model)
+        try:
+            predicate = build_predicate(
+                statement, subjects=model.files, tensors=model.tensors, terms=terms
+            )
+            envelope = sign_statement(model.files, predicate, self.signers)
+        except FormatError as error:
+            raise ConfigurationError(
+                f"nothing was signed: {error}",
+                hint="correct the training statement or the model directory",
+            ) from error
+        authorities = {item.public.thumbprint: item.public for item in self.signers}
+        # Read back as a verifier will, so that a key store's bad signature is seen now.
+        manifest = open_manifest(
+            envelope, list(authorities.values()), threshold=len(authorities)
+        )
+        return manifest, envelope
+
+
+def _digest_of(file: str) -> str:
+    return unverified_manifest(read_input(file, max_bytes=MAX_ENVELOPE))[0].digest
+
+
+def _status(uri: str, index: int | None) -> Reference | None:
+    """The place in a status list that two options name together."""
+    if bool(uri) != (index is not None):
+        raise typer.BadParameter("give --status-uri and --status-index, or neither")
+    if index is None:
+        return None
+    try:
+        return read_reference(Reference(uri, index).to_json())
+    except FormatError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def read_signers(keys: Sequence[str]) -> list[Signer]:
@@ -41,85 +130,7 @@ def read_signers(keys: Sequence[str]) -> list[Signer]:
     return [load_signer(key if ":" in key else f"file:{key}") for key in keys]
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What is said about a training.
-
-    Attributes:
-        statement: the members that a run may state.
-        bound: what it was compared with; None where no run directory was given.
-    """
-
-    statement: Mapping[str, Any]
-    bound: "Bound | None" = None
-
-
-def read_account(  # noqa: PLR0913  # one parameter per option
-    context: typer.Context,
-    *,
-    run: Path | None,
-    statement: Path | None,
-    name: str = "",
-    version: str = "",
-    shortfalls: Sequence[str] = (),
-) -> Account:
-    """The training run's account of itself, or the model's name and version alone.
-
-    Says on stderr what could not be compared, and which requirements are missed.
-
-    Raises:
-        ConfigurationError: no statement can be read.
-        RunMismatchError, LedgerError, ShortfallError: as `attest.training.binding` and
-            `attest.figures` say.
-    """
-    if run and statement:
-        raise typer.BadParameter("give either --run or --statement")
-    if run is None and statement is None:
-        if not (name and version):
-            raise typer.BadParameter(
-                "give --run or --statement, or else both --name and --version"
-            )
-        return Account({"model": {"name": name, "version": version}})
-    if name or version:
-        raise typer.BadParameter("the run says --name and --version itself")
-    account = _bound(context, run) if run else Account(_read_statement(statement))
-    settled = _settled(account.statement, shortfalls)
-    for note in settled.notes:
-        say(context, f"note: {note}")
-    return account
-
-
-def _bound(context: typer.Context, run: Path) -> Account:
-    # Imported here: YAML and ledgers are for runs alone.
-    from attest.training.binding import bind  # noqa: PLC0415
-
-    try:
-        bound = bind(run, _read_statement(run / TRAINING_FILE))
-    except FormatError as error:
-        raise ConfigurationError(f"{run / TRAINING_FILE}: {error}") from error
-    for line in bound.unchecked:
-        say(context, f"note: not compared: {line}")
-    return Account(bound.statement, bound)
-
-
-def _settled(statement: Mapping[str, Any], shortfalls: Sequence[str]) -> Settled:
-    try:
-        return settle(statement.get("principles", []), signed=shortfalls)
-    except FormatError as error:
-        raise ConfigurationError(
-            f"nothing was signed: {error}", hint="correct the training statement"
-        ) from error
-
-
-def _read_statement(path: Path | None) -> dict[str, Any]:
-    data = read_input(str(path), max_bytes=_MAX_TRAINING)
-    try:
-        return read_object(data, max_bytes=_MAX_TRAINING)
-    except FormatError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def read_prompts(context: typer.Context, options: Sequence[str]) -> dict[str, str]:
+def _read_prompts(context: typer.Context, options: Sequence[str]) -> dict[str, str]:
     """System prompts by name, each the exact text of its file.
 
     Nothing is trimmed: the gateway compares with the text that stands in a request.
@@ -142,7 +153,7 @@ def read_prompts(context: typer.Context, options: Sequence[str]) -> dict[str, st
     return prompts
 
 
-def serving_dtypes(given: Sequence[str], tensors: Sequence[TensorDigest]) -> list[str]:
+def _serving_dtypes(given: Sequence[str], tensors: Sequence[TensorDigest]) -> list[str]:
     """The dtypes that were asked for, or the one that the weights are stored in."""
     if given:
         return list(given)

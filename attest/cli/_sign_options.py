@@ -1,34 +1,20 @@
-"""The options of `attest manifest sign`."""
+"""The options of the commands that sign manifests."""
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from attest.cli._sign import TRAINING_FILE
+from attest.cli._account import TRAINING_FILE
+from attest.cli._run import Answer
 from attest.hashing import MANIFEST_NAME
 from attest.statement import MAX_VALID_DAYS
 
-__all__ = [
-    "Delegates",
-    "Dtypes",
-    "Engines",
-    "FreeSharding",
-    "Keys",
-    "Logs",
-    "Name",
-    "Output",
-    "Run",
-    "Shortfalls",
-    "Statement",
-    "StatusIndex",
-    "StatusUri",
-    "Supersedes",
-    "SystemPrompts",
-    "ValidDays",
-    "Version",
-    "Witnesses",
-]
+__all__ = ["How", "Name", "Run", "Statement", "Version", "takes_how"]
 
 Keys = Annotated[
     list[str],
@@ -110,6 +96,13 @@ Engines = Annotated[
     list[str] | None,
     typer.Option(help="Engine that may serve; repeatable. Default: vllm."),
 ]
+Quantizations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantization",
+        help="Quantisation that the engine may load, by its name; repeatable.",
+    ),
+]
 SystemPrompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -120,3 +113,52 @@ SystemPrompts = Annotated[
 Output = Annotated[
     Path | None, typer.Option(metavar="FILE", help=f"Default: DIR/{MANIFEST_NAME}.")
 ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """By whom, for how long and for what use a manifest is signed."""
+
+    key: Keys
+    sign_shortfall: Shortfalls = None
+    delegate: Delegates = None
+    valid_days: ValidDays = 365
+    free_sharding: FreeSharding = False
+    fs_verity: FsVerity = False
+    dtype: Dtypes = None
+    quantization: Quantizations = None
+    engine: Engines = None
+    system_prompt: SystemPrompts = None
+    log: Logs = None
+    witness: Witnesses = None
+    status_uri: StatusUri = ""
+    status_index: StatusIndex = None
+    supersedes: Supersedes = ""
+    output: Output = None
+
+
+def takes_how(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Give a command the fields of `How` as options; it gets them as `how`."""
+    fields = dataclasses.fields(How)
+
+    @functools.wraps(function)
+    def run(**arguments: Any) -> Answer:
+        how = How(**{field.name: arguments.pop(field.name) for field in fields})
+        return function(**arguments, how=how)
+
+    own = [
+        p for p in inspect.signature(function).parameters.values() if p.name != "how"
+    ]
+    added = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
+            annotation=field.type,
+        )
+        for field in fields
+    ]
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    return run

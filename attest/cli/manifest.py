@@ -1,55 +1,31 @@
-"""`attest manifest`: sign, verify and show training manifests."""
+"""`attest manifest`: sign, derive, verify and show training manifests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from attest.cli import _manifest as words
 from attest.cli import _sign_options as options
-from attest.cli._model import (
-    DirectoryArgument,
-    ModelDigests,
-    check_model,
-    digest_model,
-    digest_verity,
-)
-from attest.cli._read import (
-    AtOption,
-    AuthorityOption,
-    now,
-    read_input,
-    read_policy,
-    read_public_key,
-    read_vkeys,
-)
+from attest.cli._account import read_account
+from attest.cli._derive import derive
+from attest.cli._model import DirectoryArgument, check_model, digest_model
+from attest.cli._read import AtOption, AuthorityOption, now, read_input, read_policy
 from attest.cli._run import Answer, command, new_app
-from attest.cli._sign import (
-    read_account,
-    read_prompts,
-    read_signers,
-    refuse_existing,
-    serving_dtypes,
-    write_new,
-)
-from attest.cli._text import clean, moment, rendered, status_line
+from attest.cli._sign import Signing
+from attest.cli._text import rendered, status_line
 from attest.cli._unverified import NOT_VERIFIED, unverified_manifest
+from attest.cli.exits import ExitCode
 from attest.envelope import MAX_ENVELOPE
-from attest.errors import ConfigurationError, FormatError
-from attest.hashing import MANIFEST_NAME
-from attest.keys import Signer
-from attest.lineage import Link, lineage, successors
-from attest.log.note import KeyKind
-from attest.manifest import Manifest, open_manifest, sign_statement
-from attest.recall import Reference, read_reference
-from attest.statement import Terms, build_predicate
-
-if TYPE_CHECKING:
-    from attest.training.binding import Bound
+from attest.errors import FormatError, SignatureError
+from attest.lineage import ChainError, check_chain, lineage, successors
+from attest.manifest import Manifest, open_manifest
+from attest.policy import Policy
 
 __all__ = ["app"]
 
-app = new_app("Sign, verify and show training manifests.")
+app = new_app("Sign, derive, verify and show training manifests.")
 
 _LIMITS = (
     "that a server loads these weights: the attestation of an answer speaks to that",
@@ -70,29 +46,16 @@ _Chain = Annotated[
 
 
 @command(app)
+@options.takes_how
 def sign(  # noqa: PLR0913  # one parameter per option
     context: typer.Context,
     directory: DirectoryArgument,
     *,
-    key: options.Keys,
     run: options.Run = None,
     statement: options.Statement = None,
-    sign_shortfall: options.Shortfalls = None,
     name: options.Name = "",
     version: options.Version = "",
-    delegate: options.Delegates = None,
-    valid_days: options.ValidDays = 365,
-    free_sharding: options.FreeSharding = False,
-    fs_verity: options.FsVerity = False,
-    dtype: options.Dtypes = None,
-    engine: options.Engines = None,
-    system_prompt: options.SystemPrompts = None,
-    log: options.Logs = None,
-    witness: options.Witnesses = None,
-    status_uri: options.StatusUri = "",
-    status_index: options.StatusIndex = None,
-    supersedes: options.Supersedes = "",
-    output: options.Output = None,
+    how: options.How,
 ) -> Answer:
     """Sign a manifest for the model in DIR.
 
@@ -104,98 +67,22 @@ def sign(  # noqa: PLR0913  # one parameter per option
     requirement of the constitution that was missed stops the signing, where the
     constitution wants that.
     """
-    path = output or directory / MANIFEST_NAME
-    refuse_existing(path)
-    # All that can be wrong in a small file is found before gigabytes are read.
-    signers = read_signers(key)
+    signing = Signing(context, directory, how)
     account = read_account(
         context,
         run=run,
         statement=statement,
         name=name,
         version=version,
-        shortfalls=sign_shortfall or (),
+        shortfalls=how.sign_shortfall or (),
     )
-    delegates = [read_public_key(file) for file in delegate or ()]
-    prompts = read_prompts(context, system_prompt or ())
-    logs = read_vkeys(log, KeyKind.LOG)
-    witnesses = read_vkeys(witness, KeyKind.WITNESS)
-    status = _status(status_uri, status_index)
     model = digest_model(context, directory)
-    if account.bound is not None and model.root is not None:
-        account.bound.check_weights(model.root)
-    terms = Terms(
-        # For gateways whose clock is a little behind.
-        not_before=now() - 60,
-        valid_days=valid_days,
-        engines=engine or ["vllm"],
-        dtypes=serving_dtypes(dtype or (), model.tensors),
-        system_prompts=prompts,
-        delegates=delegates,
-        free_sharding=free_sharding,
-        fs_verity=digest_verity(directory) if fs_verity else {},
-        logs=logs,
-        witnesses=witnesses,
-        status=status,
-        supersedes=_known([supersedes])[0].digest if supersedes else None,
-        shortfalls=sign_shortfall or (),
-    )
-    manifest, envelope = _signed(model, account.statement, terms, signers)
-    write_new(path, envelope)
+    account.check_weights(model.root)
+    manifest = signing.sign(account.statement, model)
     return Answer(
-        {"path": str(path), **_summary(manifest)},
-        lambda: (
-            f"signed {_title(manifest)}\n"
-            f"by {', '.join(manifest.signed_by)}\n"
-            f"{_weights(manifest)}\n"
-            f"{_validity(manifest)}\n"
-            f"{_bound_lines(account.bound)}"
-            f"written to {clean(str(path))}"
-        ),
+        {"path": str(signing.path), **words.summary(manifest)},
+        lambda: words.signed_words(manifest, account.bound, str(signing.path)),
     )
-
-
-def _bound_lines(bound: "Bound | None") -> str:
-    if bound is None:
-        return ""
-    lines = [status_line("ok", name, what) for name, what in bound.checked]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _status(uri: str, index: int | None) -> Reference | None:
-    """The place in a status list that two options name together."""
-    if bool(uri) != (index is not None):
-        raise typer.BadParameter("give --status-uri and --status-index, or neither")
-    if index is None:
-        return None
-    try:
-        return read_reference(Reference(uri, index).to_json())
-    except FormatError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _signed(
-    model: ModelDigests,
-    training: Mapping[str, Any],
-    terms: Terms,
-    signers: Sequence[Signer],
-) -> tuple[Manifest, bytes]:
-    try:
-        predicate = build_predicate(
-            training, subjects=model.files, tensors=model.tensors, terms=terms
-        )
-        envelope = sign_statement(model.files, predicate, signers)
-    except FormatError as error:
-        raise ConfigurationError(
-            f"nothing was signed: {error}",
-            hint="correct the training statement or the model directory",
-        ) from error
-    authorities = {signer.public.thumbprint: signer.public for signer in signers}
-    # Read back as a verifier will, so that a key store's bad signature is seen now.
-    manifest = open_manifest(
-        envelope, list(authorities.values()), threshold=len(authorities)
-    )
-    return manifest, envelope
 
 
 @command(app)
@@ -216,44 +103,65 @@ def verify(  # noqa: PLR0913  # one parameter per option
 ) -> Answer:
     """Check who signed a manifest, whether it is valid, and whether weights are its.
 
-    Each manifest of the chain must be signed by the same authorities.
+    Each manifest of the chain must be signed by the same authorities, and be what its
+    child says of it, back to a model that was derived from none.
     """
     policy = read_policy(authority, threshold=threshold)
-    envelope = read_input(file, max_bytes=MAX_ENVELOPE)
-    manifest = open_manifest(envelope, policy.authorities, threshold=threshold)
+    manifest = _opened(file, policy)
     manifest.check_validity(now() if at is None else at)
-    known = [
-        open_manifest(
-            read_input(path, max_bytes=MAX_ENVELOPE),
-            policy.authorities,
-            threshold=threshold,
-        )
-        for path in chain or ()
-    ]
+    known = [_link(path, policy) for path in chain or ()]
     links = lineage(manifest, {item.digest: item for item in known})
     newer = successors(manifest, known)
+    missing = check_chain(manifest, links)
     if weights is not None:
         check_model(manifest, digest_model(context, weights))
+    # Who asks for a chain and gets a part of it has not got what he asked for.
+    unknown = missing is not None and bool(chain)
+    verdict = f"PROVEN: signed by who you trust: {words.title(manifest)}"
+    if unknown:
+        verdict = "CANNOT TELL: the chain is unverified; name the missing link: --chain"
     return Answer(
         {
-            "verdict": "proven",
-            **_summary(manifest),
+            "verdict": "unknown" if unknown else "proven",
+            **words.summary(manifest),
             "weights": "not checked" if weights is None else "ok",
-            **_chain_json(links, newer),
+            "chainVerified": missing is None if chain or not links else None,
+            **words.chain_json(links, newer),
         },
         lambda: "\n".join(
             [
                 status_line("ok", "signature", f"by {', '.join(manifest.signed_by)}"),
-                status_line("ok", "validity", _validity(manifest)),
+                status_line("ok", "validity", words.validity(manifest)),
                 status_line("not checked", "weights", "no --weights DIR was given")
                 if weights is None
-                else status_line("ok", "weights", _weights(manifest)),
-                *_chain_lines(links, newer),
-                f"PROVEN: signed by who you trust: {_title(manifest)}",
-                *(f"  not proven: {limit}" for limit in _LIMITS),
+                else status_line("ok", "weights", words.weights(manifest)),
+                *words.chain_lines(links, newer),
+                *words.chain_status(links, missing, asked=bool(chain)),
+                verdict,
+                *(f"  not proven: {limit}" for limit in _LIMITS if not unknown),
             ]
         ),
+        ExitCode.UNKNOWN if unknown else ExitCode.OK,
     )
+
+
+def _opened(file: str, policy: Policy) -> Manifest:
+    envelope = read_input(file, max_bytes=MAX_ENVELOPE)
+    return open_manifest(envelope, policy.authorities, threshold=policy.threshold)
+
+
+def _link(file: str, policy: Policy) -> Manifest:
+    """A manifest of the chain: one that nobody trusted signed breaks all of it."""
+    try:
+        return _opened(file, policy)
+    except (FormatError, SignatureError) as error:
+        raise ChainError(
+            f"chain: link {file} is not signed, so the chain is unverified: {error}",
+            hint=error.hint,
+        ) from error
+
+
+command(app)(derive)
 
 
 @command(app)
@@ -268,7 +176,7 @@ def show(file: _File, *, chain: _Chain = None) -> Answer:
         # Imported here: only `show` needs tables.
         from attest.cli._show import manifest_tree  # noqa: PLC0415
 
-        chained = "".join(f"{line}\n" for line in _chain_lines(links, newer))
+        chained = "".join(f"{line}\n" for line in words.chain_lines(links, newer))
         return (
             f"{NOT_VERIFIED}\n{rendered(manifest_tree(manifest, keyids))}\n{chained}"
             "To verify: attest manifest verify FILE --authority authority.pub.pem"
@@ -281,7 +189,7 @@ def show(file: _File, *, chain: _Chain = None) -> Answer:
             "keyids": list(keyids),
             "subject": dict(manifest.subjects),
             "predicate": manifest.predicate,
-            **_chain_json(links, newer),
+            **words.chain_json(links, newer),
         },
         text,
     )
@@ -292,60 +200,3 @@ def _known(files: Sequence[str]) -> list[Manifest]:
         unverified_manifest(read_input(file, max_bytes=MAX_ENVELOPE))[0]
         for file in files
     ]
-
-
-def _chain_json(links: Sequence[Link], newer: Sequence[Manifest]) -> dict[str, Any]:
-    chain = [
-        {
-            "relation": str(link.relation),
-            "manifest": link.digest,
-            "transformation": link.transformation,
-            "model": None if link.manifest is None else _model(link.manifest),
-        }
-        for link in links
-    ]
-    return {"chain": chain, "supersededBy": [item.digest for item in newer]}
-
-
-def _chain_lines(links: Sequence[Link], newer: Sequence[Manifest]) -> list[str]:
-    lines = [f"superseded by {_title(item)}" for item in newer]
-    for link in links:
-        words = f" ({clean(link.transformation)})" if link.transformation else ""
-        what = f"{link.digest}, not at hand"
-        if link.manifest is not None:
-            what = _title(link.manifest)
-        lines.append(f"{link.relation} {what}{words}")
-    return lines
-
-
-def _model(manifest: Manifest) -> dict[str, str]:
-    return {"name": manifest.model_name, "version": manifest.model_version}
-
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "manifest": manifest.digest,
-        "model": _model(manifest),
-        "constitution": manifest.constitution,
-        "files": len(manifest.subjects),
-        "tensors": manifest.tensor_count,
-        "tensorRoot": manifest.tensor_root,
-        "signedBy": list(manifest.signed_by),
-        "validity": manifest.predicate["validity"],
-    }
-
-
-def _title(manifest: Manifest) -> str:
-    name = clean(f"{manifest.model_name} {manifest.model_version}")
-    return f"{name}, manifest {manifest.digest}"
-
-
-def _weights(manifest: Manifest) -> str:
-    return (
-        f"{len(manifest.subjects)} files, {manifest.tensor_count} tensors, "
-        f"root {manifest.tensor_root}"
-    )
-
-
-def _validity(manifest: Manifest) -> str:
-    return f"valid from {moment(manifest.not_before)} to {moment(manifest.not_after)}"
