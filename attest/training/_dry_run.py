@@ -6,7 +6,7 @@ seen to get (a fused kernel, a shard), the calls of the modules that own them.
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ def tensor_uses(model: nn.Module, tensors: Mapping[str, nn.Parameter]) -> list[s
 
     The model runs as it is, on its device, in evaluation mode and without gradients,
     once, with its own hooks. Its mode, its hooks and the random state are then as they
-    were. Not restored: what its forward itself writes to buffers. On the meta device
+    were. What was compiled runs uncompiled: torch leaves it alone under a dispatch
+    mode. Not restored: what the forward itself writes to buffers. On the meta device
     nothing is computed; a question about a value is answered by 0, and a search for
     indices finds none.
 
@@ -110,10 +111,7 @@ def _arguments(model: nn.Module, ids: torch.Tensor) -> dict[str, Any]:
 def _as_found(model: nn.Module, tensors: Mapping[str, nn.Parameter]) -> Iterator[None]:
     cuda = {p.device.index for p in tensors.values() if p.device.type == "cuda"}
     modes = [(module, module.training) for module in model.modules()]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=sorted(cuda)))
-        if any(_compiled(module) for module, _ in modes):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    with torch.random.fork_rng(devices=sorted(cuda)):
         try:
             for module, _ in modes:
                 module.training = False
@@ -121,8 +119,3 @@ def _as_found(model: nn.Module, tensors: Mapping[str, nn.Parameter]) -> Iterator
         finally:
             for module, mode in modes:
                 module.training = mode
-
-
-def _compiled(module: nn.Module) -> bool:
-    inner = getattr(module, "_compiled_call_impl", None)
-    return inner is not None or hasattr(module, "_orig_mod")

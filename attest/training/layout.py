@@ -59,7 +59,9 @@ def read_layout(model: nn.Module) -> Layout:
     _check_wrapper(model, inner, name)
     uses = _uses(inner, tensors, name)
     path = _block_list(lists, set(uses), name)
-    units = _units(inner, path, uses)
+    every = inner.named_modules(remove_duplicate=False)
+    paths = [plain_name(other) for other, found in every if found is lists[path]]
+    units = _units(_layers(inner, paths), uses)
     frozen = frozenset(n for n, p in tensors.items() if not p.requires_grad)
     return Layout(name, path, len(lists[path]), units, frozen)
 
@@ -137,8 +139,7 @@ def _block_list(lists: Mapping[str, nn.ModuleList], used: set[str], name: str) -
     return reached[0]
 
 
-def _units(model: nn.Module, blocks: str, uses: Sequence[str]) -> dict[str, str]:
-    layers = _layers(model, blocks)
+def _units(layers: Mapping[str, set[str]], uses: Sequence[str]) -> dict[str, str]:
     depth = [number for number, name in enumerate(uses) if layers.get(name)]
     places: dict[str, set[str]] = {name: set(found) for name, found in layers.items()}
     for number, name in enumerate(uses):
@@ -156,8 +157,10 @@ def _unit(places: set[str]) -> str:
     return "tied" if more or place == "between blocks" else place
 
 
-def _layers(model: nn.Module, blocks: str) -> dict[str, set[str]]:
+def _layers(model: nn.Module, blocks: Sequence[str]) -> dict[str, set[str]]:
     """For every tensor by its first name: the blocks of all its names.
+
+    `blocks` are all paths of the one list of blocks.
 
     A tensor that also has a name outside the blocks gets "between blocks" beside them.
     """
@@ -168,8 +171,9 @@ def _layers(model: nn.Module, blocks: str) -> dict[str, set[str]]:
         alias = plain_name(full)
         name = first.setdefault(id(parameter), alias)
         found = layers.setdefault(name, set())
-        if alias.startswith(f"{blocks}."):
-            number = alias[len(blocks) + 1 :].partition(".")[0]
+        within = [path for path in blocks if alias.startswith(f"{path}.")]
+        if within:
+            number = alias[len(within[0]) + 1 :].partition(".")[0]
             found.add(layer_unit(int(number)))
         else:
             outside.add(name)

@@ -293,6 +293,20 @@ def test_weight_that_two_blocks_share_is_tied():
     assert (units["blocks.0.bias"], units["blocks.2.bias"]) == ("L00", "L02")
 
 
+def test_second_path_of_the_blocks_changes_nothing():
+    model = Plain()
+    plain = read_layout(model)
+    model.layers = model.blocks
+    assert read_layout(model) == plain
+
+
+def test_weight_that_a_block_shares_with_the_rest_is_tied():
+    model = Plain()
+    model.spare.weight = model.blocks[1].weight
+    units = read_layout(model).units
+    assert (units["blocks.1.weight"], units["blocks.1.bias"]) == ("tied", "L01")
+
+
 def test_tensors_that_only_a_kernel_sees_are_placed_by_their_modules_call():
     class Fused(nn.Module):
         def __init__(self):

@@ -229,6 +229,14 @@ def test_edited_schedule_is_refused(change):
     assert type(caught.value) is FormatError
 
 
+def test_moved_tensor_names_the_principle():
+    def move(document):
+        document["tensors"]["L01"].append(document["tensors"]["L02"].pop())
+
+    with pytest.raises(FormatError, match="principle 'deep': its digest"):
+        parse_schedule(edited(move))
+
+
 def test_newer_format():
     with pytest.raises(UnsupportedVersionError) as caught:
         parse_schedule(edited(lambda d: d.update(schema="schedule/2")))
