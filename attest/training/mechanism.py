@@ -94,18 +94,14 @@ class Ranks:
 
     Attributes:
         shared: whether gradients are reduced over several processes.
-        members: `rank` and `world` for a ledger record, nothing for one process.
+        sharded: whether every process holds a part of each tensor.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        wrapped = replicas(model) is not None or _sharded(model)
-        self.shared = wrapped and dist.is_initialized() and dist.get_world_size() > 1
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        self.sharded = several and _sharded(model)
+        self.shared = self.sharded or (several and replicas(model) is not None)
         self._device = next(model.parameters()).device
-        self.members: dict[str, int] = (
-            {"rank": dist.get_rank(), "world": dist.get_world_size()}
-            if self.shared
-            else {}
-        )
 
     def all_of(self, fact: bool, number: int = 0) -> tuple[bool, bool]:  # noqa: FBT001  # a fact, not a switch
         """Whether `fact` holds on every rank, and `number` is the same on all.
@@ -122,8 +118,8 @@ class Ranks:
         return bool(held), least == -most
 
     def sums(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the ranks, which all have the same keys."""
-        if not self.shared:
+        """Sums over the parts that ranks hold; all ranks have the same keys."""
+        if not self.sharded:
             return values
         total = torch.tensor(
             list(values.values()), dtype=torch.float64, device=self._device

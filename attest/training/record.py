@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attest.training.ledger import float_hex
-from attest.training.router import StepOutcome
+from attest.training.outcome import StepOutcome
 from attest.training.routing import Route
 
 __all__ = ["Fed", "step_record"]

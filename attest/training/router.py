@@ -8,7 +8,6 @@ optimizer, so that no state leaks from one band into another.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,16 +21,17 @@ from attest.training.confinement import (
     checksums,
     digests,
     joint_digest,
-    local_of,
     tensor_digest,
 )
+from attest.training.energy import Update
 from attest.training.mechanism import (
     Mechanism,
     Ranks,
     choose_mechanism,
     named_parameters,
 )
-from attest.training.observer import Notes, StepObserver, watched
+from attest.training.observer import StepObserver, watched
+from attest.training.outcome import NonFiniteError, StepOutcome
 from attest.training.routing import Schedule
 
 __all__ = [
@@ -44,33 +44,6 @@ __all__ = [
 ]
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-class NonFiniteError(TrainingError):
-    """A loss or a gradient is not a number; the model is as before the step."""
-
-    code = "non_finite"
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutcome:
-    """What one optimizer step did.
-
-    Attributes:
-        clip: the factor by which the gradient was shortened; 1.0 for not at all.
-        energy: sum of squares of the applied update, per unit of the route.
-        frozen: joint digest of all tensors outside the route, which were hashed before
-            and after the step; None when this step was guarded by checksums.
-        guarded: how many tensors outside the route had the same checksum before and
-            after; 0 when they were hashed.
-        notes: what observers have to say in the ledger's record of this step.
-    """
-
-    clip: float
-    energy: dict[str, float]
-    frozen: str | None
-    guarded: int = 0
-    notes: Notes = field(default_factory=dict)
 
 
 class Router:
@@ -126,7 +99,7 @@ class Router:
         self._trained = {n for n, p in self.parameters.items() if p.requires_grad}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._keys: dict[str, str] = {}
-        self._scratch: dict[str, torch.Tensor] = {}
+        self._update = Update(schedule.layout.units)
         self._active: str | None = None
         self._band: dict[str, nn.Parameter] = {}
         self._needed: dict[str, bool] = {}
@@ -238,7 +211,7 @@ class Router:
                 self._band.values(), self._max_norm, torch.tensor(norm)
             )
             clip = min(1.0, self._max_norm / (norm + 1e-6))
-        self._remember()
+        self._update.before(self._band)
         optimizer = self._optimizer(str(self._active))
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -250,9 +223,10 @@ class Router:
         for each in (self._hashes, self._sums):
             each.release(self._band)
         found = watch.verify(outside)
+        energy = self.ranks.sums(self._update.energy(self._band))
         if watch is self._hashes:
-            return StepOutcome(clip, self._energy(), joint_digest(found), 0, notes)
-        return StepOutcome(clip, self._energy(), None, len(found), notes)
+            return StepOutcome(clip, energy, joint_digest(found), 0, notes)
+        return StepOutcome(clip, energy, None, len(found), notes)
 
     def check(self) -> str:
         """Hash all tensors; those that no step could change must be what they were.
@@ -373,29 +347,6 @@ class Router:
                 f"router: the schedule names {min(strange)}, which this model lacks",
                 hint="compile the schedule against this very model, adapters included",
             )
-
-    def _remember(self) -> None:
-        # Kept between steps: fresh memory for a copy of the band costs more than the
-        # copy itself.
-        for name, parameter in self._band.items():
-            values = local_of(parameter)
-            if name not in self._scratch:
-                self._scratch[name] = torch.empty_like(values)
-            self._scratch[name].copy_(values)
-
-    def _energy(self) -> dict[str, float]:
-        energy: dict[str, torch.Tensor] = {}
-        for name, parameter in self._band.items():
-            unit = self.schedule.layout.units[name]
-            now, old = local_of(parameter), self._scratch[name]
-            if old.dtype == torch.float32:
-                change = old.sub_(now)
-            else:
-                change = old.float() - now.float()
-            square = torch.linalg.vector_norm(change, dtype=torch.float64).square()
-            energy[unit] = energy[unit] + square if unit in energy else square
-        found = {unit: float(value) for unit, value in energy.items()}
-        return self.ranks.sums(found)
 
 
 def total_norm(gradients: Sequence[torch.Tensor]) -> float:

@@ -108,7 +108,7 @@ class Governed(_Base):
         try:
             return super().get_train_dataloader()
         finally:
-            vars(self).update(before)
+            self.__dict__.update(before)
 
     def _get_train_sampler(self, *args: Any) -> Any:
         dataset = args[0] if args else self.train_dataset
