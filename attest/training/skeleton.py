@@ -20,20 +20,6 @@ _MAX_CONFIG = 1024 * 1024
 # Every block is built, a few milliseconds each. Llama 3.1 405B has 126.
 _MAX_BLOCKS = 1000
 
-# How a model is run does not change its tensors. Some of these fetch kernels or code.
-_RUNTIME = frozenset(
-    [
-        "attn_implementation",
-        "_attn_implementation",
-        "_attn_implementation_internal",
-        "auto_map",
-        "experts_implementation",
-        "_experts_implementation",
-        "_experts_implementation_internal",
-        "quantization_config",
-    ]
-)
-
 
 def build_skeleton(directory: Path) -> nn.Module:
     """The model that a directory's `config.json` describes, on the meta device.
@@ -58,7 +44,7 @@ def build_skeleton(directory: Path) -> nn.Module:
         raise ConfigurationError(f"{path}: {error}") from error
     try:
         with torch.device("meta"), _quiet():
-            return _built(_without(config, _RUNTIME))
+            return _built(config)
     except LayoutError:
         raise
     except Exception as error:
@@ -71,7 +57,8 @@ def build_skeleton(directory: Path) -> nn.Module:
 
 def _built(config: dict[str, Any]) -> nn.Module:
     settings = _settings(config)
-    # Mixtures of experts have kernels for the meta device in this dtype alone.
+    # Mixtures of experts have kernels for the meta device in this dtype alone, and a
+    # config may name attention kernels that are fetched from elsewhere.
     how: dict[str, Any] = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
@@ -82,12 +69,6 @@ def _built(config: dict[str, Any]) -> nn.Module:
     return transformers.AutoModelForCausalLM.from_config(
         settings, trust_remote_code=False, **how
     )
-
-
-def _without(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _without(v, names) for k, v in value.items() if k not in names}
-    return [_without(v, names) for v in value] if isinstance(value, list) else value
 
 
 def _settings(config: dict[str, Any]) -> Any:
