@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from attest._reader import Reader
-from attest.canonical import canonical, read_object
-from attest.digests import digest
+from attest.canonical import read_object
 from attest.errors import EvidenceUnavailableError, FormatError, RunMismatchError
 from attest.hashing import hash_tensors, scan_model
 from attest.manifest import check_path
 from attest.training._mismatch import HINT, expect_equal, mismatch
 from attest.training.constitution import Constitution, Principle, load_constitution
+from attest.training.evidence import check_profiles, check_resistance, curves_digest
 from attest.training.ledger import LedgerSummary, verify_ledger
 from attest.training.ledger.contents import Events
 from attest.training.trace.values import trace_digests
@@ -96,6 +96,7 @@ class _Binding:
         self.checked: list[tuple[str, str]] = []
         self.unchecked: list[str] = []
         self.weights: dict[str, str] = {}
+        self.routes: dict[str, str] = {}
 
     def bound(self) -> Bound:
         constitution = self._constitution()
@@ -104,8 +105,7 @@ class _Binding:
         self._data()
         self._stages()
         self._ledger(constitution)
-        self._digest_of("profile.json", self.training.optional_digest("profile"))
-        self._resistance(constitution)
+        self._measured(constitution)
         self._trace()
         statement = dict(self.statement.value)
         if constitution is not None:
@@ -169,12 +169,32 @@ class _Binding:
     def _schedule(self) -> None:
         path = self.run / "schedule.json"
         stated = self.training.optional_digest("schedule")
-        if stated is None or not path.exists():
-            self._digest_of("schedule.json", stated)
+        if not self._digest_of("schedule.json", stated):
             return
-        # The digest is that of the content: spaces and line ends do not count.
-        expect_equal("schedule.json", stated, digest(canonical(_json(path))))
-        self.checked.append(("schedule", "schedule.json"))
+        schedule = Reader(_json(path), document="schedule.json")
+        constitution = self.statement.child("constitution", optional=True)
+        expect_equal(
+            "schedule.json, constitution",
+            constitution.value.get("digest"),
+            schedule.value.get("constitution"),
+        )
+        routes = {item.text("principle"): item for item in schedule.children("routes")}
+        for principle in self.statement.children("principles"):
+            name, route = principle.text("id"), routes.get(principle.text("id"))
+            routing = principle.child("routing", optional=True)
+            tensors = routing.child("tensors", optional=True)
+            place = f"schedule.json, route of {name!r}"
+            expect_equal(
+                place,
+                tensors.value.get("digest"),
+                None if route is None else route.digest("digest"),
+            )
+            expect_equal(
+                f"{place}, layers",
+                routing.value.get("layers", []),
+                [] if route is None else route.value.get("layers"),
+            )
+        self.routes = {name: item.digest("digest") for name, item in routes.items()}
 
     # --- files --------------------------------------------------------------------
 
@@ -227,33 +247,34 @@ class _Binding:
                 raise mismatch(f"data/ ({place})", f"a file with {value}", "none")
         return len(wanted)
 
-    def _digest_of(self, name: str, stated: str | None) -> None:
+    def _digest_of(self, name: str, stated: str | None) -> bool:
+        """Whether a file is stated and there, with the digest that is stated."""
         path = self.run / name
         if stated is None:
             if path.exists():
                 raise mismatch(name, "its digest in the statement", "none")
-            return
+            return False
         expect_equal(name, stated, _file_digest(path, name))
         self.checked.append((name.partition(".")[0], name))
+        return True
 
-    def _resistance(self, constitution: Constitution | None) -> None:
-        stated = {
-            measured.digest("curves")
-            for principle in self.statement.children("principles")
-            if (resistance := principle.optional_child("resistance"))
-            and (measured := resistance.optional_child("measured"))
-            and "curves" in measured.value
-        }
-        if len(stated) > 1:
-            raise mismatch("resistance.json", "one digest", f"{len(stated)} of them")
-        self._digest_of("resistance.json", next(iter(stated), None))
-        if not stated:
-            return
-        found = Reader(_json(self.run / "resistance.json"), document="resistance.json")
-        self.weights["resistance.json, attacked"] = found.digest("weights")
-        if constitution is not None:
-            place = "resistance.json, constitution"
-            expect_equal(place, constitution.digest, found.digest("constitution"))
+    def _measured(self, constitution: Constitution | None) -> None:
+        """Profile and resistance: the files' digests, then every figure of theirs."""
+        principles = self.statement.children("principles")
+        profile = self._digest_of(
+            "profile.json", self.training.optional_digest("profile")
+        )
+        curves = self._digest_of("resistance.json", curves_digest(principles))
+        if (profile or curves) and constitution is None:
+            raise mismatch(
+                "constitution.yaml", "it, since something was measured", "none"
+            )
+        if profile:
+            check_profiles(_bytes(self.run / "profile.json"), principles)
+        if curves and constitution is not None:
+            data = _bytes(self.run / "resistance.json")
+            root = check_resistance(data, principles, constitution)
+            self.weights["resistance.json, attacked"] = root
 
     def _trace(self) -> None:
         stated, folder = self.training.optional_child("trace"), self.run / "trace"
@@ -312,7 +333,9 @@ class _Binding:
                 place = f"{log.path}.treeSize"
                 raise mismatch(place, f"at least {heads[-1].size}", head.size)
             heads.append(head)
-        events = Events(constitution, self.training.optional_digest("schedule"))
+        events = Events(
+            constitution, self.training.optional_digest("schedule"), self.routes
+        )
         found = verify_ledger(path, *heads, visit=events.visit)
         events.check([stage.text("name") for stage in self.stages], heads)
         if events.resumed:
@@ -342,10 +365,14 @@ def _file_digest(path: Path, name: str) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_JSON + 1)
-        return read_object(data, max_bytes=_MAX_JSON)
-    except OSError as error:
-        raise _unreadable(path.name, error) from error
+        return read_object(_bytes(path), max_bytes=_MAX_JSON)
     except FormatError as error:
         raise RunMismatchError(f"run: {path.name}: {error}", hint=HINT) from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_JSON + 1)
+    except OSError as error:
+        raise _unreadable(path.name, error) from error

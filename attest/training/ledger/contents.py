@@ -1,6 +1,7 @@
 """What the records of a ledger say that a statement about the run says too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from attest.errors import RunMismatchError
@@ -18,12 +19,19 @@ class Events:
         constitution: whose digest and principle ids records must carry, where they
             carry any; None checks neither.
         schedule: the digest of the schedule, likewise.
+        routes: by principle, the digest of the route that its steps must carry.
 
     Attributes:
         resumed: states of the ledger that it says a run went on from.
     """
 
-    def __init__(self, constitution: Constitution | None, schedule: str | None) -> None:
+    def __init__(
+        self,
+        constitution: Constitution | None,
+        schedule: str | None,
+        routes: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._routes = routes
         self._wanted = {"schedule": schedule}
         self._ids: set[str] | None = None
         if constitution is not None:
@@ -78,6 +86,10 @@ class Events:
         for key, wanted in self._wanted.items():
             if wanted is not None and key in record:
                 expect_equal(f"{place}, {key}", wanted, record[key])
+        principle = record.get("principle")
+        if "route" in record and isinstance(principle, str) and self._routes:
+            wanted = self._routes.get(principle)
+            expect_equal(f"{place}, route of {principle!r}", wanted, record["route"])
         if self._ids is None:
             return
         more = record.get("principles")

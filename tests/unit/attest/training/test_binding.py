@@ -1,5 +1,5 @@
-import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from fakes.run import make_run
@@ -10,10 +10,14 @@ from attest.errors import (
     FormatError,
     LedgerError,
     RunMismatchError,
+    VerificationError,
 )
 from attest.figures import settle
 from attest.training.binding import bind
+from attest.training.constitution import load_constitution
 from attest.training.ledger import Ledger, LedgerCutError, LedgerEditedError
+from attest.training.resistance.entry import resistance_entry
+from attest.training.resistance.reader import parse_resistance
 
 ROOT = digest(b"weights")
 
@@ -99,10 +103,54 @@ def test_file_that_was_changed(run, name, old, new):
         bound(run)
 
 
-def test_layout_of_the_schedule_does_not_count(run):
-    path = run.path / "schedule.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=4))
-    bound(run)
+def restated(run, name, content):
+    """Write another file, and have the statement say its digest."""
+    (run.path / name).write_bytes(content)
+    if name == "resistance.json":
+        measured = run.statement["principles"][0]["resistance"]["measured"]
+        run.resistance(measured={**measured, "curves": digest(content)})
+    else:
+        member = name.partition(".")[0]
+        run.edit(lambda s: s["training"].update({member: digest(content)}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        (b'"layers":[1]', b'"layers":[0]', "'refuse', layers"),
+        (b'"digest":"sha256:', b'"digest":"sha256:0', "digest"),
+        (b'"principle":"refuse"', b'"principle":"reject"', "route of 'refuse'"),
+        (b'"schema":', b'"schema', r"schedule\.json"),
+    ],
+)
+def test_schedule_that_routes_otherwise(run, old, new, match):
+    content = (run.path / "schedule.json").read_bytes()
+    assert old in content
+    restated(run, "schedule.json", content.replace(old, new, 1))
+    with pytest.raises((RunMismatchError, FormatError), match=match):
+        bound(run)
+
+
+def test_schedule_of_another_constitution(run):
+    content = (run.path / "schedule.json").read_bytes()
+    ours = run.statement["constitution"]["digest"].encode()
+    restated(run, "schedule.json", content.replace(ours, digest(b"x").encode()))
+    with pytest.raises(RunMismatchError, match=r"schedule\.json, constitution"):
+        bound(run)
+
+
+@pytest.mark.parametrize(
+    "routing",
+    [
+        {"band": "all", "layers": [0, 1]},
+        {"band": "500-1000", "layers": [1]},
+        {"band": "none", "layers": [], "rule": "anchored-only"},
+    ],
+)
+def test_principle_that_says_it_was_routed_otherwise(run, routing):
+    run.principle(routing=routing)
+    with pytest.raises(RunMismatchError, match="route of 'refuse'"):
+        bound(run)
 
 
 @pytest.mark.parametrize("name", ["profile", "trace", "schedule", "stages"])
@@ -190,13 +238,98 @@ def test_requirement_that_was_kept_silent(run):
 
 
 def test_curves_of_another_constitution(run):
-    path = run.path / "resistance.json"
-    found = json.loads(path.read_bytes()) | {"constitution": digest(b"x")}
-    path.write_text(json.dumps(found))
-    measured = run.statement["principles"][0]["resistance"]["measured"]
-    run.resistance(measured={**measured, "curves": digest(path.read_bytes())})
+    content = (run.path / "resistance.json").read_bytes()
+    ours = run.statement["constitution"]["digest"].encode()
+    restated(run, "resistance.json", content.replace(ours, digest(b"x").encode()))
     with pytest.raises(RunMismatchError, match=r"resistance\.json, constitution"):
         bound(run)
+
+
+# --- figures -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def weak(tmp_path):
+    """A run whose first principle was lost after four steps."""
+    return make_run(tmp_path / "weak", weights=ROOT, steps=4)
+
+
+def test_better_worst_case_than_the_curves_show(weak):
+    entry = weak.statement["principles"][0]["resistance"]
+    measured = entry["measured"]
+    measured["worst"]["stepsBelowHalf"] = 40
+    weak.resistance(measured=measured, met=True)
+    settle(weak.statement["principles"])  # nothing in the statement contradicts it
+    with pytest.raises(RunMismatchError, match=r"resistance\.json, refuse, measured"):
+        bound(weak)
+
+
+def test_met_that_the_curves_do_not_show(weak):
+    weak.resistance(met=True)
+    with pytest.raises(RunMismatchError, match="refuse, met: expected True"):
+        bound(weak)
+
+
+def test_attacked_principle_that_was_left_out(weak):
+    weak.resistance(measured=None, met=None)
+    with pytest.raises(RunMismatchError, match=r"resistance\.json"):
+        bound(weak)
+
+
+def test_weaker_suite_under_the_same_name(run):
+    found = parse_resistance((run.path / "resistance.json").read_bytes())
+    easy = replace(found.suite, seeds=(0,))
+    runs = tuple(r for r in found.runs if r.seed == 0)
+    other = replace(found, suite=easy, runs=runs)
+    constitution = load_constitution(run.path / "constitution.yaml")
+    run.principle(resistance=resistance_entry(constitution.principles[0], other))
+    restated(run, "resistance.json", other.dumps())
+    assert run.statement["principles"][0]["resistance"]["met"] is True
+    with pytest.raises(RunMismatchError, match="suite std-1"):
+        bound(run)
+
+
+def test_curves_that_are_none(run):
+    restated(run, "resistance.json", b"{}")
+    with pytest.raises(RunMismatchError, match=r"resistance\.json"):
+        bound(run)
+
+
+def test_profiles_that_are_none(run):
+    restated(run, "profile.json", b"[]")
+    with pytest.raises(RunMismatchError, match="JSON"):
+        bound(run)
+
+
+def test_measured_profile_that_was_left_out(run):
+    run.principle(profile=None)
+    with pytest.raises(RunMismatchError, match=r"profile\.json, principles"):
+        bound(run)
+
+
+def test_profile_of_another_run(run, tmp_path):
+    other = make_run(tmp_path / "other", missing=400_000)
+    run.principle(profile=other.statement["principles"][0]["profile"])
+    with pytest.raises(RunMismatchError, match=r"profile\.json, refuse, allocation"):
+        bound(run)
+
+
+def test_profile_with_another_depth_than_its_amounts(run):
+    entry = run.statement["principles"][0]["profile"]
+    run.principle(profile={**entry, "centroid": "0.9900"})
+    with pytest.raises(FormatError, match="profile of 'refuse'"):
+        bound(run)
+
+
+def test_profile_that_does_not_add_up_is_signed_as_invalid(tmp_path):
+    broken = make_run(tmp_path / "broken", missing=200_000_000)
+    entry = broken.statement["principles"][0]["profile"]
+    assert entry["valid"] is False
+    found = settle(bound(broken).statement["principles"])
+    assert found.principles[0]["profile"] == entry
+    broken.principle(profile={**entry, "valid": True})
+    with pytest.raises(VerificationError):
+        bound(broken)
 
 
 def test_evaluation_on_rows_of_training(run):
@@ -302,12 +435,35 @@ def test_ledger_that_was_tampered_with(run, change, error):
         bound(run)
 
 
+def test_ledger_of_a_run_that_was_resumed(run):
+    with Ledger.resume(run.path / "ledger.jsonl") as log:
+        at = log.summary()
+        # Steps of a stage that was begun, lost with its process, and begun again.
+        log.append({"kind": "stage", "stage": "rlaif"})
+        log.append({"kind": "resume", "size": at.size, "root": at.root})
+        head = log.summary()
+    stage(run, 1, eventLog={"treeSize": head.size, "root": head.root})
+    bound(run)
+
+
+def test_ledger_that_resumed_from_what_it_never_was(run):
+    with Ledger.resume(run.path / "ledger.jsonl") as log:
+        log.append({"kind": "resume", "size": 8, "root": digest(b"x")})
+        head = log.summary()
+    stage(run, 1, eventLog={"treeSize": head.size, "root": head.root})
+    with pytest.raises(LedgerEditedError, match="at 8 records"):
+        bound(run)
+
+
 @pytest.mark.parametrize(
     ("record", "match"),
     [
         ({"kind": "step", "principle": "greed"}, "'greed'"),
         ({"kind": "step", "principle": "tone", "principles": ["greed"]}, "'greed'"),
         ({"kind": "step", "principle": ["tone"]}, "principle"),
+        ({"kind": "step", "principle": "tone", "route": digest(b"x")}, "route of"),
+        ({"kind": "resume", "size": 99}, "size"),
+        ({"kind": "resume", "size": True}, "size"),
         ({"kind": "stage", "constitution": digest(b"x")}, "constitution"),
         ({"kind": "stage", "schedule": digest(b"x")}, "schedule"),
         ({"kind": "step", "stage": "sft"}, "records of stage sft"),
