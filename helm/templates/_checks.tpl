@@ -21,9 +21,15 @@
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled }}
 {{- fail "autoscaling and keda: two scalers of one workload fight; enable one" }}
 {{- end }}
-{{- if .Values.log.existingSecret }}
+{{- if not (or .Values.signer.uri .Values.signer.existingSecret) }}
+{{- fail "signer: name a key store (signer.uri) or the Secret with the key (signer.existingSecret)" }}
+{{- end }}
+{{- if and .Values.signer.uri .Values.signer.existingSecret }}
+{{- fail "signer: uri and existingSecret are two keys; give one" }}
+{{- end }}
+{{- if and .Values.log.existingSecret (not .Values.postgres.existingSecret) }}
 {{- if or (include "attest-gateway.scaled" .) (gt (int .Values.replicaCount) 1) }}
-{{- fail "log: two pods that sign heads of one log are a fork; use one replica, or one release per replica with its own log.origin" }}
+{{- fail "log: two pods that sign heads of one log are a fork; use one replica, or postgres.existingSecret, where replicas share one log" }}
 {{- end }}
 {{- if not .Values.persistence.enabled }}
 {{- fail "log: a log that forgets can't prove anything; set persistence.enabled" }}

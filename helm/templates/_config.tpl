@@ -2,7 +2,7 @@
 {{- define "attest-gateway.config" -}}
 {{- $settings := dict
   "threshold" (int .Values.trust.threshold)
-  "signer" (printf "file:/etc/attest/signer/%s" .Values.signer.existingSecretKey)
+  "signer" (default (printf "file:/etc/attest/signer/%s" .Values.signer.existingSecretKey) .Values.signer.uri)
   "gateway_id" (default (printf "urn:attest-gateway:%s:%s" .Release.Namespace (include "attest-gateway.fullname" .)) .Values.gatewayId)
   "host" "0.0.0.0"
   "port" 8000
@@ -18,6 +18,12 @@
 {{- with .Values.model.servedName }}{{ $_ := set $settings "served_model_name" . }}{{ end }}
 {{- if .Values.apiKeys.existingSecret }}
 {{- $_ := set $settings "api_keys_file" (printf "/etc/attest/api-keys/%s" .Values.apiKeys.existingSecretKey) }}
+{{- end }}
+{{- if .Values.postgres.existingSecret }}
+{{- $_ := set $settings "postgres_dsn_file" (printf "/etc/attest/postgres/%s" .Values.postgres.existingSecretKey) }}
+{{- end }}
+{{- if .Values.tls.existingSecret }}
+{{- $_ := set $settings "tls" (dict "certificate" "/etc/attest/tls/tls.crt" "key" "/etc/attest/tls/tls.key") }}
 {{- end }}
 {{- if .Values.log.existingSecret }}
 {{- $_ := set $settings "log_key" (printf "/etc/attest/log/%s" .Values.log.existingSecretKey) }}

@@ -29,9 +29,21 @@ volumeMounts:
   - name: authorities
     mountPath: /etc/attest/authorities
     readOnly: true
+  {{- if .Values.signer.existingSecret }}
   - name: signer
     mountPath: /etc/attest/signer
     readOnly: true
+  {{- end }}
+  {{- if .Values.postgres.existingSecret }}
+  - name: postgres
+    mountPath: /etc/attest/postgres
+    readOnly: true
+  {{- end }}
+  {{- if .Values.tls.existingSecret }}
+  - name: tls
+    mountPath: /etc/attest/tls
+    readOnly: true
+  {{- end }}
   {{- if .Values.apiKeys.existingSecret }}
   - name: api-keys
     mountPath: /etc/attest/api-keys
@@ -62,6 +74,10 @@ volumeMounts:
 Hashing comes first and is slow. In `sidecar` start-up is through once the files are
 checked: the kubelet starts the engine then. In the other modes it waits for the engine.
 */}}
+{{- define "attest-gateway.probeScheme" }}
+{{- if .Values.tls.existingSecret }}scheme: HTTPS{{ else }}scheme: HTTP{{ end }}
+{{- end }}
+
 {{- define "attest-gateway.gatewayProbes" }}
 {{- $seconds := int .Values.weights.verifySeconds }}
 {{- if ne .Values.mode "sidecar" }}{{ $seconds = add $seconds (int .Values.engine.startSeconds) }}{{ end }}
@@ -69,12 +85,14 @@ startupProbe:
   httpGet:
     path: {{ eq .Values.mode "sidecar" | ternary "/startupz" "/readyz" }}
     port: http
+    {{- include "attest-gateway.probeScheme" . | nindent 4 }}
   periodSeconds: 10
   failureThreshold: {{ div (add $seconds 9) 10 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: http
+    {{- include "attest-gateway.probeScheme" . | nindent 4 }}
   periodSeconds: 5
 livenessProbe:
   httpGet:
@@ -82,6 +100,7 @@ livenessProbe:
     # a model that was changed must stay refused until somebody has looked.
     path: /healthz
     port: http
+    {{- include "attest-gateway.probeScheme" . | nindent 4 }}
   periodSeconds: 10
   failureThreshold: 6
 {{- end }}

@@ -32,6 +32,7 @@
     {{- end }}
 {{- $secrets := list
   (dict "volume" "signer" "from" .Values.signer)
+  (dict "volume" "postgres" "from" .Values.postgres)
   (dict "volume" "api-keys" "from" .Values.apiKeys)
   (dict "volume" "log" "from" .Values.log) }}
 {{- range $secrets }}
@@ -45,6 +46,12 @@
       - key: {{ .from.existingSecretKey }}
         path: {{ .from.existingSecretKey }}
 {{- end }}
+{{- end }}
+{{- if .Values.tls.existingSecret }}
+- name: tls
+  secret:
+    secretName: {{ .Values.tls.existingSecret }}
+    defaultMode: 0440
 {{- end }}
 - name: tmp
   emptyDir: {}

@@ -80,7 +80,8 @@ def test_weights_are_read_only_but_for_the_download(release):
 def test_secrets_are_files_that_only_the_gateway_sees(release):
     volumes = release.pod["volumes"]
     secret = {v["name"] for v in volumes if "secret" in v}
-    assert "signer" in secret
+    # A key in a key store is no secret of the cluster's.
+    assert ("signer" in secret) == release.settings["signer"].startswith("file:")
     for container in release.containers:
         mounted = {m["name"] for m in container["volumeMounts"]} & secret
         assert not mounted or container["name"] == "gateway"
@@ -196,7 +197,15 @@ def test_gateway_accepts_its_settings(release, monkeypatch, tmp_path):
     path.write_text(data["data"]["config.yaml"], "utf-8")
     settings = load_settings({}, path)
     assert str(settings.manifest_path).endswith("/training-manifest.json")
-    assert settings.signer.startswith("file:/etc/attest/signer/")
+    uri = release.values["signer"].get("uri")
+    assert settings.signer.startswith(uri or "file:/etc/attest/signer/")
+
+
+def test_probes_speak_what_the_port_speaks(release):
+    container = release.container("gateway")
+    scheme = "HTTPS" if "tls" in release.settings else "HTTP"
+    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[name]["httpGet"]["scheme"] == scheme
 
 
 def paths(value):

@@ -35,6 +35,8 @@ def changed(**changes):
         ({"trust__authorities": {}}, "public key of a training authority"),
         ({"trust__existingConfigMap": "a"}, "trust.files"),
         ({"log__existingSecret": "log"}, "persistence.enabled"),
+        ({"signer__existingSecret": ""}, "name a key store"),
+        ({"signer__uri": "awskms:alias/issuer"}, "give one"),
         (
             {
                 "log__existingSecret": "log",
@@ -66,7 +68,8 @@ def test_values_that_do_not_fit_together(changes, words):
         ("models", {}),
         ("model__servedName", ""),
         ("model__dtype", ""),
-        ("signer__existingSecret", ""),
+        ("signer__uri", "file:/tmp/key"),
+        ("postgres__dsn", "postgresql://user:secret@db/attest"),
         ("signer__key", "secret"),
         ("apiKeys__keys", ["secret"]),
         ("trust__authorities", {"a.pem": "-----BEGIN PRIVATE KEY-----\n"}),
