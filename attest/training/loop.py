@@ -12,6 +12,7 @@ from attest.training.observer import StepObserver
 from attest.training.router import MakeOptimizer, Router
 from attest.training.routing import Schedule
 from attest.training.stages import Governed, Plan, Stage, Unrouted, adamw
+from attest.training.tamper import Tamper
 
 __all__ = ["Plan", "Progress", "Stage", "Trainer", "adamw"]
 
@@ -72,10 +73,14 @@ class Trainer:
         *,
         constitution: Constitution,
         schedule: Schedule,
+        tamper: Tamper | None = None,
         state: Mapping[str, Any] | None = None,
         after: Callable[[Stage], None] | None = None,
     ) -> None:
         """Train one principle per step, in its band only, with anchors of the others.
+
+        With `tamper`, steps for its principles also take the gradient that their rows
+        have after a simulated attack, once it is due; the ledger says so per step.
 
         `state` and `after` are as in `unrouted`. Where the last step was not hashed, a
         record of kind `check` follows it: everything outside the bands is unchanged.
@@ -92,7 +97,14 @@ class Trainer:
             observers=self._observers,
             check_every=self._check_every,
         )
-        stage = Governed(self._model, plan, sampler, router, constitution=constitution)
+        stage = Governed(
+            self._model,
+            plan,
+            sampler,
+            router,
+            constitution=constitution,
+            tamper=tamper,
+        )
         self._run(stage, state, after)
 
     def _run(

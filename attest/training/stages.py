@@ -15,6 +15,7 @@ from attest.training.observer import StepObserver, watched
 from attest.training.record import Fed, step_record
 from attest.training.router import MakeOptimizer, NonFiniteError, Router, StepOutcome
 from attest.training.routing import anchor_counts
+from attest.training.tamper import Tamper
 
 __all__ = ["Governed", "Plan", "Stage", "Unrouted", "adamw"]
 
@@ -166,9 +167,12 @@ class Unrouted(Stage):
 
 
 class Governed(Stage):
-    """Trains one principle per step, in its band only, with anchors of the others."""
+    """Trains one principle per step, in its band only, with anchors of the others.
 
-    def __init__(
+    With `tamper`, steps also take the gradient after a simulated attack.
+    """
+
+    def __init__(  # noqa: PLR0913  # a stage, and three parts of governing it
         self,
         model: nn.Module,
         plan: Plan,
@@ -176,10 +180,11 @@ class Governed(Stage):
         router: Router,
         *,
         constitution: Constitution,
+        tamper: Tamper | None = None,
     ) -> None:
         super().__init__(model, plan, sampler)
         self._router, self._constitution = router, constitution
-        self._hashed = True
+        self._tamper, self._hashed = tamper, True
 
     def advance(self) -> dict[str, Any]:
         """As `Stage.advance`."""
@@ -191,6 +196,7 @@ class Governed(Stage):
         with self._router.route(turn):
             loss = self._loss(batch)
             loss.backward()
+            ahead = self._look_ahead(turn, batch)
             outcome = self._router.step(rate)
         self._hashed = outcome.frozen is not None
         route = self._router.schedule.route(turn)
@@ -198,7 +204,7 @@ class Governed(Stage):
             self._place(), _fed(batch, loss), outcome, lr=rate, route=route
         )
         self.done += 1
-        return record | {"mechanism": self._router.mechanism}
+        return record | {"mechanism": self._router.mechanism} | ahead
 
     def finish(self) -> dict[str, Any] | None:
         """As `Stage.finish`; a whole check, unless the last step was hashed.
@@ -212,12 +218,22 @@ class Governed(Stage):
 
     def state_dict(self) -> dict[str, Any]:
         """As `Stage.state_dict`."""
-        return {**super().state_dict(), "router": self._router.state_dict()}
+        ahead = {"tamper": self._tamper.state_dict()} if self._tamper else {}
+        return {**super().state_dict(), "router": self._router.state_dict(), **ahead}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As `Stage.load_state_dict`; the weights are checked by digest."""
         super().load_state_dict(state)
         self._router.load_state_dict(state["router"])
+        if self._tamper:
+            self._tamper.load_state_dict(state["tamper"])
+
+    def _look_ahead(self, principle: str, batch: Batch) -> dict[str, Any]:
+        plan, tamper = self.plan, self._tamper
+        if not tamper or not tamper.due(principle, step=self.done, steps=plan.steps):
+            return {}
+        own = [row for row in batch.examples if row.principle == principle]
+        return tamper.add_gradient(principle, own)
 
 
 def _fed(batch: Batch, loss: torch.Tensor) -> Fed:
