@@ -58,21 +58,38 @@ def environment(*, seed: int, threads: int) -> dict[str, Any]:
     }
 
 
-def stage_entry(
+def stage_entry(  # noqa: PLR0913  # one parameter per member
     name: str,
     head: LedgerSummary,
     *,
     data: Sequence[Mapping[str, Any]],
     setting: Mapping[str, Any],
+    method: str = "sft",
+    base: str | None = None,
+    result: str | None = None,
 ) -> dict[str, Any]:
-    """One stage; its event log is the ledger's first `treeSize` records."""
-    return {
+    """One stage; its event log is the ledger's first `treeSize` records.
+
+    Args:
+        name: as its records in the ledger have it.
+        head: the ledger's state after its last record.
+        data: of `dataset`.
+        setting: of `environment`.
+        method: sft, dpo, grpo, rloo, ...
+        base: tensor root of the weights before it (`weights.weights_root`); with
+            `result`, of those after it, whoever signs sees that each stage began where
+            the one before ended, and that the last one ended with the model signed.
+        result: see `base`.
+    """
+    entry = {
         "name": name,
-        "method": "sft",
+        "method": method,
         "eventLog": {"treeSize": head.size, "root": head.root},
         "data": list(data),
         "environment": dict(setting),
     }
+    ends = {"base": base, "result": result}
+    return entry | {key: root for key, root in ends.items() if root is not None}
 
 
 def principle_entry(

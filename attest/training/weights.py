@@ -12,13 +12,40 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from attest.errors import TrainingError
+from attest.training.confinement import tensor_digest
+from attest.weights import TensorDigest, tensor_root
 
-__all__ = ["cast", "copy_with", "load_model", "load_tensors", "reshard", "save_tensors"]
+__all__ = [
+    "cast",
+    "copy_with",
+    "load_model",
+    "load_tensors",
+    "reshard",
+    "save_tensors",
+    "weights_root",
+]
 
 _INDEX = "model.safetensors.index.json"
+
+# torch's names to those of safetensors, as its format specification lists them.
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
 
 
 def load_tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -85,6 +112,33 @@ def load_model(directory: Path) -> Any:
         raise TrainingError(f"{directory}: tensor {name} does not fit config.json")
     model.tie_weights()
     return model
+
+
+def weights_root(model: nn.Module) -> str:
+    """The tensor root of a model in memory, as if it were saved now, on one process.
+
+    A tied tensor counts once, under the name that comes first, which is the one that
+    `save_pretrained` keeps. Not so for an architecture that transformers renames while
+    saving: hash its saved directory instead (`attest.hashing.hash_tensors`).
+
+    Raises:
+        TrainingError: a tensor has a dtype that safetensors does not know.
+    """
+    state = model.state_dict()
+    twice = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    twice -= {name for name, _ in model.named_parameters()}
+    return tensor_root(
+        _tensor_digest(name, tensor)
+        for name, tensor in state.items()
+        if name not in twice
+    )
+
+
+def _tensor_digest(name: str, tensor: torch.Tensor) -> TensorDigest:
+    if tensor.dtype not in _DTYPES:
+        raise TrainingError(f"tensor {name}: safetensors has no dtype {tensor.dtype}")
+    shape, found = tuple(tensor.shape), "sha256:" + tensor_digest(tensor)
+    return TensorDigest(name, _DTYPES[tensor.dtype], shape, found)
 
 
 def cast(directory: Path, out: Path, *, dtype: str = "bfloat16") -> Path:
