@@ -179,8 +179,15 @@ def _names_or_none(value: Any) -> frozenset[str] | None:
     return frozenset(value)
 
 
+def _list(value: Any) -> list[Any]:
+    # A dict and a str can be iterated over too, and mean nothing here.
+    if not isinstance(value, list):
+        raise TypeError("expected a list")
+    return value
+
+
 def _note_keys(texts: Any) -> tuple[NoteKey, ...] | None:
-    return None if texts is None else tuple(map(NoteKey.parse, texts))
+    return None if texts is None else tuple(map(NoteKey.parse, _list(texts)))
 
 
 def _rules(items: Any, read: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -194,12 +201,12 @@ def _texts(keys: tuple[NoteKey, ...] | None) -> list[str] | None:
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "authorities": lambda keys: tuple(map(PublicKey.from_jwk, keys)),
+    "authorities": lambda keys: tuple(map(PublicKey.from_jwk, _list(keys))),
     "threshold": _integer,
     "min_tier": Tier,
     "min_measured": Measured,
-    "outcomes": lambda names: frozenset(map(Outcome, names)),
-    "system_prompts": lambda names: frozenset(map(SystemPrompt, names)),
+    "outcomes": lambda names: frozenset(map(Outcome, _list(names))),
+    "system_prompts": lambda names: frozenset(map(SystemPrompt, _list(names))),
     "overrides": _names_or_none,
     "max_age_seconds": _integer_or_none,
     "logs": _note_keys,
