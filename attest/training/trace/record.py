@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from attest.errors import ConfigurationError
-from attest.training.trace.values import SKETCHES, trace_digests
+from attest.training.trace.values import SKETCHES, Threshold, trace_digests
 
 __all__ = ["FORMAT", "Record", "Track", "sketch_digest"]
 
@@ -24,7 +24,8 @@ class Track:
 
     Attributes:
         names: the tensors that its steps may change, sorted.
-        deltas: the exact sum of their changes, float32.
+        deltas: what its steps added to them, float32; summed over all principles it is
+            the whole change.
         sketches: one row per step: float16, divided by the largest magnitude in it.
         scales: that magnitude.
         steps: number of each step among all that were observed, from 0.
@@ -43,17 +44,28 @@ class Record:
 
     Attributes:
         side: a matrix is sketched by side x side numbers.
+        momentum: the decay by which a step's change was taken apart into what earlier
+            steps still pushed and what its own batch did.
         units: unit (`L00`, ...) of every tensor, in the order of the model.
+        threshold: the least gain that is put down to governed training.
     """
 
     side: int
+    momentum: float
     units: Mapping[str, str]
     tracks: dict[str, Track] = field(default_factory=dict)
+    threshold: Threshold = field(default_factory=Threshold)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were observed."""
+        return sum(len(track.steps) for track in self.tracks.values())
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write `deltas-*.safetensors` and `sketches.safetensors` into a new folder.
 
-        Returns their digests, as `training.trace` of the statement.
+        Only the owner can read them: they tell about training data. Returns their
+        digests, as `training.trace` of the statement.
 
         Raises:
             FileExistsError: the folder exists.
@@ -66,12 +78,17 @@ class Record:
             sketches[f"{principle}/sketch"] = torch.stack(track.sketches)
             sketches[f"{principle}/scale"] = torch.tensor(track.scales)
             sketches[f"{principle}/step"] = torch.tensor(track.steps)
-        names = {principle: track.names for principle, track in self.tracks.items()}
-        content = {"side": self.side, "units": list(self.units.items()), "names": names}
+        content = {
+            "side": self.side,
+            "momentum": self.momentum,
+            "units": list(self.units.items()),
+            "names": {p: track.names for p, track in self.tracks.items()},
+            "threshold": asdict(self.threshold),
+        }
         metadata = {"format": FORMAT, "content": json.dumps(content)}
         save_file(sketches, folder / SKETCHES, metadata=metadata)
         for file in folder.iterdir():
-            file.chmod(0o600)  # they tell about training data
+            file.chmod(0o600)
         return trace_digests(folder)
 
     @classmethod
@@ -81,44 +98,54 @@ class Record:
         Raises:
             ConfigurationError: a file is missing, of another format, or damaged.
         """
-        path = folder / SKETCHES
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ConfigurationError(f"{path}: expected format {FORMAT}")
-            content = json.loads(metadata["content"])
-            sketches = load_file(path)
-            record = cls(int(content["side"]), dict(content["units"]))
-            for principle, names in content["names"].items():
-                record.tracks[principle] = Track(
-                    tuple(names),
-                    load_file(folder / _deltas_file(principle)),
-                    list(sketches[f"{principle}/sketch"]),
-                    sketches[f"{principle}/scale"].tolist(),
-                    sketches[f"{principle}/step"].tolist(),
-                )
+            return cls._read(folder)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(
-                f"{folder}: no complete trace: {type(error).__name__}",
-                hint="record the run with a TraceRecorder, which writes RUN/trace",
+                f"{folder}: no complete trace ({type(error).__name__})",
+                hint="a TraceRecorder writes it at the end of a run",
             ) from error
-        return record
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Record":
+        path = folder / SKETCHES
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ConfigurationError(f"{path}: expected format {FORMAT}")
+        content = json.loads(metadata["content"])
+        sketches = load_file(path)
+        tracks = {
+            principle: Track(
+                tuple(names),
+                load_file(folder / _deltas_file(principle)),
+                list(sketches[f"{principle}/sketch"]),
+                sketches[f"{principle}/scale"].tolist(),
+                sketches[f"{principle}/step"].tolist(),
+            )
+            for principle, names in content["names"].items()
+        }
+        return cls(
+            int(content["side"]),
+            float(content["momentum"]),
+            dict(content["units"]),
+            tracks,
+            Threshold(**content["threshold"]),
+        )
 
     def parent(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The tensors that steps changed, as they were before all of them.
+        """The tensors that steps changed, float32, as they were before all of them.
 
-        `weights` are those after the last step. Exact up to float32 rounding of the
-        sums, so a trace needs no second copy of the parent.
+        `weights` are those after the last step. Right up to the float32 rounding of the
+        sums, so that a trace needs no second copy of the parent.
         """
         parent: dict[str, torch.Tensor] = {}
         for track in self.tracks.values():
             for name, delta in track.deltas.items():
-                start = parent.get(name)
-                before = weights[name].detach().float() if start is None else start
-                parent[name] = before - delta.to(before.device)
+                after = parent.get(name, weights[name].detach().float())
+                parent[name] = after - delta.to(after.device)
         return parent
 
 

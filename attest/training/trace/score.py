@@ -1,14 +1,15 @@
-"""From one answer to principles, layers and events, by gradients along a line.
+"""From one answer to principles, layers and events.
 
 Between the parent's weights and the model's, log p(answer | prompt) changes by the
 integral of its gradient along the straight line. With the gradient averaged over the
-line, every part of the change of weights has its share of the gain, and shares add up.
+line, every part of the change of weights has its share of the gain, and the shares add
+up (integrated gradients, Sundararajan et al. 2017, over weights in place of inputs).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,55 @@ import torch
 from torch import nn
 
 from attest.errors import ConfigurationError
-from attest.training.batches import Example, collate
-from attest.training.ledger import read_ledger
-from attest.training.trace.record import Record, Track
+from attest.training.batches import Example
+from attest.training.ledger import counted
+from attest.training.trace.line import Line, Tensors
+from attest.training.trace.record import Record
 from attest.training.trace.sketch import Sketcher
-from attest.training.trace.values import EventScore, PrincipleShare, Trace
+from attest.training.trace.values import (
+    EventScore,
+    PrincipleShare,
+    RowScore,
+    Trace,
+    is_governed,
+)
 
 __all__ = ["Tracer", "ledger_events"]
 
-_Tensors = dict[str, torch.Tensor]
+# The gradient is taken at 4 places of the line, then at twice as many, and so on, until
+# the shares miss no more than this part of the gain.
+_RESIDUAL = 0.05
+_FIRST_POINTS, _MOST_POINTS = 4, 32
+# Rows whose gradients are compared with the answer's: one backward pass each.
+_MOST_ROWS = 512
+_ROWS_PER_EVENT = 3
+# Where on the line rows are compared: before the model knew them, when their gradients
+# say what they teach, and not at its end, where they are rounding.
+_PLACES = (0.5, 0.9)
+_RESAMPLES = 1000
+_EPSILON = 1e-30
 
 
 def ledger_events(path: Path) -> list[dict[str, Any]]:
-    """The ledger's records that carry a sketch, in order: one per observed step.
+    """The ledger's records of observed steps, in order, without those that were undone.
 
     Raises:
-        LedgerError: as `read_ledger`.
+        LedgerError: as `attest.training.ledger.counted`.
     """
-    return [record for record in read_ledger(path) if "sketch" in record]
+    return [record for record in counted(path) if "sketch" in record]
 
 
 class Tracer:
     """Traces answers of one model.
 
-    The model is that after the last recorded step, in float32 and in `eval()`; its
-    parameters change during a call and are restored bit for bit at its end.
-
     Args:
+        model: as it is after the last recorded step, in float32 and in `eval()`. It is
+            moved while a call lasts, and has its own weights again at its end.
         events: what the ledger says about the steps, as `ledger_events` gives it.
-        threshold: the least gain, in nats, that is put down to governed training.
+        rows: training rows by their sample ids, as far as they are at hand.
+
+    Raises:
+        ConfigurationError: record and events are not of the same run.
     """
 
     def __init__(
@@ -53,108 +74,161 @@ class Tracer:
         record: Record,
         events: Sequence[Mapping[str, Any]],
         *,
-        threshold: float = 0.0,
-        points: int = 4,
+        rows: Mapping[str, Example] | None = None,
     ) -> None:
-        self._model, self._record, self._events = model, record, events
-        self._threshold, self._points = threshold, points
-        self._parameters = dict(model.named_parameters())
-        shapes = {name: tuple(p.shape) for name, p in self._parameters.items()}
-        self._sketcher = Sketcher(shapes, side=record.side)
-        self._parent = record.parent(self._parameters)
-        steps = sum(len(track.steps) for track in record.tracks.values())
-        if steps != len(events):
+        if record.steps != len(events):
             raise ConfigurationError(
-                f"trace: expected {steps} events with a sketch in the ledger, found "
-                f"{len(events)}",
+                f"trace: expected {record.steps} steps with a sketch in the ledger, "
+                f"found {len(events)}",
                 hint="give ledger and trace of the same run",
             )
+        self._record, self._events, self._rows = record, events, dict(rows or {})
+        parameters = dict(model.named_parameters())
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        self._sketcher = Sketcher(shapes, side=record.side)
+        self._line = Line(model, record.parent(parameters))
 
     def trace(self, example: Example, *, top: int = 10) -> Trace:
-        """Trace one answer; `example.principle` is not looked at."""
-        gain, gradient = self._line(example)
+        """Trace one answer; id and principle of the example are not looked at."""
+        ((before, after),) = self._line.ends([example])
+        gain, threshold = after - before, self._record.threshold
+        tokens = len(example.answer)
+        if not is_governed(gain, threshold):
+            return Trace(tokens, gain, threshold)
+        points, residual, gradient = self._gradient(example, gain)
+        return Trace(
+            tokens=tokens,
+            gain=gain,
+            threshold=threshold,
+            residual=residual,
+            points=points,
+            principles=self._principles(example, gradient),
+            events=self._ranked(gradient)[:top],
+        )
+
+    def _gradient(self, example: Example, gain: float) -> tuple[int, float, Tensors]:
+        points = _FIRST_POINTS
+        while True:
+            gradient = self._line.gradient(example, points=points)
+            explained = sum(
+                _dot(gradient, track.deltas) for track in self._record.tracks.values()
+            )
+            residual = abs(explained - gain) / abs(gain)
+            if residual <= _RESIDUAL or points >= _MOST_POINTS:
+                return points, residual, gradient
+            points *= 2
+
+    # --- principles and layers --------------------------------------------------------
+
+    def _principles(
+        self, example: Example, gradient: Tensors
+    ) -> tuple[PrincipleShare, ...]:
+        tracks = self._record.tracks
+        layers = [self._layers(gradient, track.deltas) for track in tracks.values()]
+        tokens = self._line.token_shares(
+            example, [track.deltas for track in tracks.values()], points=_FIRST_POINTS
+        )
         shares = [
-            self._share(principle, track, gradient)
-            for principle, track in self._record.tracks.items()
+            PrincipleShare(principle, sum(by_layer.values()), by_layer, *more)
+            for principle, by_layer, more in zip(
+                tracks, layers, zip(tokens, _support(tokens), strict=True), strict=True
+            )
         ]
-        shares.sort(key=lambda share: -share.nats)
-        events = self.rank(gradient) if gain >= self._threshold else []
-        return Trace(len(example.answer), gain, self._threshold, shares, events[:top])
+        return tuple(sorted(shares, key=lambda share: -share.nats))
 
-    def rank(self, gradient: Mapping[str, torch.Tensor]) -> list[EventScore]:
-        """All events by their score, the highest first."""
-        scores: list[EventScore] = []
-        for principle, track in self._record.tracks.items():
-            wanted = self._sketcher.sketch(gradient, track.names)
-            rows = torch.stack(track.sketches).float() @ wanted
-            found = (rows * torch.tensor(track.scales)).tolist()
-            middle = median(found)
-            spread = 1.4826 * median([abs(x - middle) for x in found]) or 1.0
-            for step, score in zip(track.steps, found, strict=True):
-                event = self._events[step]
-                z = (score - middle) / spread
-                samples = tuple(event["samples"])
-                scores.append(EventScore(event["seq"], principle, score, z, samples))
-        return sorted(scores, key=lambda event: -event.score)
-
-    def _share(
-        self, principle: str, track: Track, gradient: Mapping[str, torch.Tensor]
-    ) -> PrincipleShare:
+    def _layers(self, gradient: Tensors, deltas: Tensors) -> dict[str, float]:
         layers: dict[str, float] = {}
-        for name in sorted(track.names, key=list(self._record.units).index):
-            unit = self._record.units[name]
-            part = gradient[name].double() * track.deltas[name].double()
-            layers[unit] = layers.get(unit, 0.0) + float(part.sum())
-        return PrincipleShare(principle, sum(layers.values()), layers)
+        for name, unit in self._record.units.items():
+            if name in deltas:
+                part = _dot({name: gradient[name]}, deltas)
+                layers[unit] = layers.get(unit, 0.0) + part
+        return layers
 
-    def _line(self, example: Example) -> tuple[float, _Tensors]:
-        """The gain, and the gradient averaged over the line by Gauss and Legendre."""
-        batch = collate([example], pad=0)
-        nodes, weights = np.polynomial.legendre.leggauss(self._points)
-        total = {name: torch.zeros_like(t) for name, t in self._parent.items()}
-        with self._moving() as move:
-            for node, weight in zip(nodes, weights, strict=True):
-                move((node + 1) / 2)
-                self._log_prob(batch.tensors).backward()
-                for name in total:
-                    parameter = self._parameters[name]
-                    if parameter.grad is not None:
-                        total[name] += parameter.grad * (weight / 2)
-                    parameter.grad = None
-            ends = []
-            with torch.no_grad():
-                for t in (0.0, 1.0):
-                    move(t)
-                    ends.append(float(self._log_prob(batch.tensors)))
-        return ends[1] - ends[0], total
+    # --- events -----------------------------------------------------------------------
 
-    @contextmanager
-    def _moving(self) -> Iterator[Any]:
-        """Gives what puts the weights at a place on the line, 0 to 1."""
-        kept = {n: self._parameters[n].detach().clone() for n in self._parent}
-        wanted = {n: p.requires_grad for n, p in self._parameters.items()}
+    def _ranked(self, gradient: Tensors) -> list[EventScore]:
+        """All events, best first: by their sketches, then by their rows as well."""
+        steps = self._steps(gradient)
+        first = np.argsort([-score for _, score in steps], kind="stable")
+        rows = self._row_scores(gradient, [steps[n][0]["samples"] for n in first])
+        best = [
+            sorted(
+                (RowScore(s, rows[s]) for s in set(event["samples"]) if s in rows),
+                key=lambda row: (-row.score, row.id),
+            )[:_ROWS_PER_EVENT]
+            for event, _ in steps
+        ]
+        scores = _standard([score for _, score in steps])
+        if rows:
+            means = [fmean(r.score for r in b) if b else math.nan for b in best]
+            scores = scores + _standard(means)
+        found = [
+            EventScore(
+                event["seq"],
+                event["principle"] or "",
+                float(score),
+                step,
+                tuple(alike),
+                tuple(event["samples"]),
+            )
+            for (event, step), alike, score in zip(steps, best, scores, strict=True)
+        ]
+        return sorted(found, key=lambda event: (-event.score, event.seq))
 
-        def move(t: float) -> None:
-            with torch.no_grad():
-                for name, start in self._parent.items():
-                    self._parameters[name].copy_(start + t * (kept[name] - start))
+    def _steps(self, gradient: Tensors) -> list[tuple[Mapping[str, Any], float]]:
+        """Every event and the cosine of its sketch with the gradient's."""
+        found = []
+        for track in self._record.tracks.values():
+            wanted = self._sketcher.sketch(gradient, track.names)
+            rows = torch.stack(track.sketches).float()
+            norms = rows.norm(dim=1) * wanted.norm() + _EPSILON
+            for step, cosine in zip(track.steps, rows @ wanted / norms, strict=True):
+                found.append((self._events[step], float(cosine)))
+        return found
 
-        try:
-            for name, parameter in self._parameters.items():
-                parameter.requires_grad_(name in self._parent)
-            yield move
-        finally:
-            with torch.no_grad():
-                for name, parameter in self._parameters.items():
-                    parameter.requires_grad_(wanted[name])
-                    if name in kept:
-                        parameter.copy_(kept[name])
+    def _row_scores(
+        self, gradient: Tensors, events: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        """Cosines of rows, for as many of the first events as the limit allows."""
+        wanted: dict[str, Example] = {}
+        for samples in events:
+            new = {s: self._rows[s] for s in samples if s in self._rows}
+            if len(wanted | new) > _MOST_ROWS:
+                break
+            wanted |= new
+        norm = _dot(gradient, gradient) ** 0.5
+        scores = dict.fromkeys(wanted, 0.0)
+        for place in _PLACES:
+            found = self._line.gradients(list(wanted.values()), place=place)
+            for sample, row in zip(wanted, found, strict=True):
+                size = _dot(row, row) ** 0.5 * norm + _EPSILON
+                scores[sample] += _dot(row, gradient) / size / len(_PLACES)
+        return scores
 
-    def _log_prob(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        device = next(self._model.parameters()).device
-        tensors = {name: tensor.to(device) for name, tensor in batch.items()}
-        labels = tensors.pop("labels")[:, 1:]
-        logits = self._model(**tensors).logits[:, :-1].float()
-        taken = labels.clamp(min=0).unsqueeze(-1)
-        found = logits.log_softmax(-1).gather(-1, taken).squeeze(-1)
-        return (found * (labels >= 0)).sum()
+
+def _dot(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> float:
+    return sum(
+        float(
+            torch.dot(
+                left[name].flatten().float(), other.flatten().to(left[name].device)
+            )
+        )
+        for name, other in right.items()
+        if name in left
+    )
+
+
+def _standard(values: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Distances from the mean in standard deviations; unknown ones far below."""
+    found = np.asarray(values, dtype=float)
+    spread = float(np.nanstd(found)) or 1.0
+    return np.nan_to_num((found - np.nanmean(found)) / spread, nan=-10.0)
+
+
+def _support(tokens: Sequence[Sequence[float]]) -> list[float]:
+    """In which share of answers of resampled tokens each principle leads."""
+    parts = np.asarray(tokens)
+    count = parts.shape[1]
+    drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+    leads = parts[:, drawn].sum(-1).argmax(0)
+    return [float((leads == number).mean()) for number in range(len(parts))]
