@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format offline sbom clean
+.PHONY: demo test lint format offline sdks sbom clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -36,6 +36,10 @@ format: $(READY)
 offline: $(READY)
 	scripts/offline
 
+# LangChain, LlamaIndex, LiteLLM and older OpenAI SDKs, in environments of their own.
+sdks:
+	scripts/sdks "$(PYTHON)"
+
 # What the image `gateway` installs, as a CycloneDX document.
 sbom: $(READY)
 	scripts/sbom sbom.cdx.json
@@ -46,4 +50,4 @@ $(READY): pyproject.toml scripts/setup
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-offline demo-run build sbom.cdx.json *.egg-info
+	rm -rf $(VENV) .venv-offline .venv-sdks .venv-openai1 demo-run build sbom.cdx.json *.egg-info

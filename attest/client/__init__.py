@@ -12,10 +12,25 @@
 means that nobody can tell. A stream raises before its loop ends, so read it to the end.
 Give `on_evidence=` to keep what proves each answer: `bundle.dumps()` goes to a file.
 
-Other SDKs take an HTTP client: `httpx2.Client(transport=AttestTransport(policy))` with
-the transport of `attest.client.httpx2`, or of `attest.client.httpx` for those on httpx.
+`buffered=True` hands on nothing of a stream before the whole is proven, for whoever
+acts on parts of an answer.
+
+LangChain and LlamaIndex make their own `openai.OpenAI` and take its HTTP client:
+`openai_http_client(policy)`; LiteLLM takes the `openai_client` itself (docs/verify.md).
+Other SDKs: `httpx2.Client(transport=AttestTransport(policy))` with the transport of
+`attest.client.httpx2`, or of `attest.client.httpx` for those on httpx.
 """
 
-from attest.client.openai import async_openai_client, openai_client
+from attest.client.openai import (
+    async_openai_client,
+    async_openai_http_client,
+    openai_client,
+    openai_http_client,
+)
 
-__all__ = ["async_openai_client", "openai_client"]
+__all__ = [
+    "async_openai_client",
+    "async_openai_http_client",
+    "openai_client",
+    "openai_http_client",
+]

@@ -155,11 +155,15 @@ def read_head(exchange: Exchange, status: int, headers: Mapping[str, str]) -> Ki
 class StreamCheck:
     """A stream on its way to the SDK: hashes it, and keeps its end back.
 
-    Without `keep` the memory in use does not grow with the answer.
+    Args:
+        keep: somebody wants the body afterwards.
+        buffered: nothing is handed on before the whole is proven. Without either of
+            the two the memory in use does not grow with the answer.
     """
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, buffered: bool = False) -> None:
         self._gate = StreamGate(_TERMINALS)
+        self._held: list[bytes] | None = [] if buffered else None
         self._hash = hashlib.sha256()
         self._kept: list[bytes] | None = [] if keep else None
         self._received = 0
@@ -171,6 +175,7 @@ class StreamCheck:
             EvidenceUnavailableError: an event of over 8 MiB, or over 64 MiB that have
                 to be kept back.
         """
+        self._received += len(chunk)
         self._keep(chunk)
         try:
             ready = self._gate.feed(chunk)
@@ -181,12 +186,18 @@ class StreamCheck:
         if self._gate.held_bytes > MAX_ANSWER:
             raise EvidenceUnavailableError("the end of the stream is over 64 MiB long")
         self._hash.update(ready)
-        return ready
+        if self._held is None:
+            return ready
+        self._held.append(ready)
+        if self._received > MAX_ANSWER:
+            raise EvidenceUnavailableError("the stream is over 64 MiB long")
+        return b""
 
     def finish(self) -> tuple[bytes, Content]:
         """What to hand on once it is proven, and what to judge."""
         rest, token = self._gate.finish()
         self._hash.update(rest)
+        rest = b"".join([*(self._held or ()), rest])
         body = None if self._kept is None else b"".join(self._kept)
         found = "sha256:" + self._hash.hexdigest()
         return rest, Content(token=token, digest=found, body=body)
@@ -195,7 +206,6 @@ class StreamCheck:
         if self._kept is None:
             return
         self._kept.append(chunk)
-        self._received += len(chunk)
         if self._received > MAX_ANSWER:
             self._kept = None
 

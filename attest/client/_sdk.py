@@ -28,6 +28,7 @@ def http_client(
     policy: Policy,
     *,
     on_evidence: OnEvidence | None,
+    buffered: bool,
     deliver: Deliver,
 ) -> Any:
     """A client with the SDK's own limits and time-outs, whose answers are proven.
@@ -47,7 +48,7 @@ def http_client(
 
     inner = http.HTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
     transport = libraries.ours.AttestTransport(
-        policy, inner=inner, on_evidence=on_evidence
+        policy, inner=inner, on_evidence=on_evidence, buffered=buffered
     )
     return Client(
         transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True
@@ -59,6 +60,7 @@ def async_http_client(
     policy: Policy,
     *,
     on_evidence: OnEvidence | None,
+    buffered: bool,
     deliver: Deliver,
 ) -> Any:
     """As `http_client`, asynchronous."""
@@ -74,7 +76,7 @@ def async_http_client(
 
     inner = http.AsyncHTTPTransport(limits=sdk.DEFAULT_CONNECTION_LIMITS)
     transport = libraries.ours.AsyncAttestTransport(
-        policy, inner=inner, on_evidence=on_evidence
+        policy, inner=inner, on_evidence=on_evidence, buffered=buffered
     )
     return AsyncClient(
         transport=transport, timeout=sdk.DEFAULT_TIMEOUT, follow_redirects=True

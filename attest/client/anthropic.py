@@ -20,6 +20,7 @@ def anthropic_client(
     *,
     api_key: str = "none",
     on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
     **options: Any,
 ) -> "anthropic.Anthropic":
     """An ordinary `anthropic.Anthropic` whose answers are proven, or raise.
@@ -33,13 +34,20 @@ def anthropic_client(
         api_key: for the gateway, if it wants one.
         on_evidence: called with the verdict and the bundle of each attested answer;
             answers are then kept in memory until they are proven, up to 64 MiB each.
+        buffered: hand on nothing of a stream before the whole is proven.
         **options: for `anthropic.Anthropic`, such as `max_retries`.
 
     Raises:
         ConfigurationError: the anthropic package is not installed, or is older than 2.
     """
     libraries = _libraries()
-    client = http_client(libraries, policy, on_evidence=on_evidence, deliver=_deliver)
+    client = http_client(
+        libraries,
+        policy,
+        on_evidence=on_evidence,
+        buffered=buffered,
+        deliver=_deliver,
+    )
     return libraries.sdk.Anthropic(
         base_url=base_url, api_key=api_key, http_client=client, **options
     )
@@ -51,12 +59,17 @@ def async_anthropic_client(
     *,
     api_key: str = "none",
     on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
     **options: Any,
 ) -> "anthropic.AsyncAnthropic":
     """As `anthropic_client`, an `anthropic.AsyncAnthropic`."""
     libraries = _libraries()
     client = async_http_client(
-        libraries, policy, on_evidence=on_evidence, deliver=_deliver
+        libraries,
+        policy,
+        on_evidence=on_evidence,
+        buffered=buffered,
+        deliver=_deliver,
     )
     return libraries.sdk.AsyncAnthropic(
         base_url=base_url, api_key=api_key, http_client=client, **options

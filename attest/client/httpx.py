@@ -32,6 +32,7 @@ class AttestTransport(SyncVerifier, httpx.BaseTransport):
     - `on_evidence`: called with the verdict and the bundle of every attested answer,
       before that is handed on or an error raised. Without it nothing is kept: streams
       are hashed as they pass.
+    - `buffered`: hand on nothing of a stream before the whole is proven, up to 64 MiB.
     - `clock`: seconds since the epoch, UTC.
 
     Raises AttestError where an answer is not proven, from the request or, for a stream,

@@ -12,7 +12,12 @@ from attest.policy import Policy
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["async_openai_client", "openai_client"]
+__all__ = [
+    "async_openai_client",
+    "async_openai_http_client",
+    "openai_client",
+    "openai_http_client",
+]
 
 
 def openai_client(
@@ -21,6 +26,7 @@ def openai_client(
     *,
     api_key: str = "none",
     on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
     **options: Any,
 ) -> "openai.OpenAI":
     """An ordinary `openai.OpenAI` whose answers are proven, or raise.
@@ -34,14 +40,14 @@ def openai_client(
         api_key: for the gateway, if it wants one.
         on_evidence: called with the verdict and the bundle of each attested answer;
             answers are then kept in memory until they are proven, up to 64 MiB each.
+        buffered: hand on nothing of a stream before the whole is proven.
         **options: for `openai.OpenAI`, such as `max_retries`.
 
     Raises:
         ConfigurationError: the openai package is not installed.
     """
-    libraries = _libraries()
-    client = http_client(libraries, policy, on_evidence=on_evidence, deliver=_deliver)
-    return libraries.sdk.OpenAI(
+    client = openai_http_client(policy, on_evidence=on_evidence, buffered=buffered)
+    return _libraries().sdk.OpenAI(
         base_url=base_url, api_key=api_key, http_client=client, **options
     )
 
@@ -52,15 +58,58 @@ def async_openai_client(
     *,
     api_key: str = "none",
     on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
     **options: Any,
 ) -> "openai.AsyncOpenAI":
     """As `openai_client`, an `openai.AsyncOpenAI`."""
-    libraries = _libraries()
-    client = async_http_client(
-        libraries, policy, on_evidence=on_evidence, deliver=_deliver
+    client = async_openai_http_client(
+        policy, on_evidence=on_evidence, buffered=buffered
     )
-    return libraries.sdk.AsyncOpenAI(
+    return _libraries().sdk.AsyncOpenAI(
         base_url=base_url, api_key=api_key, http_client=client, **options
+    )
+
+
+def openai_http_client(
+    policy: Policy,
+    *,
+    on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
+) -> Any:
+    """The HTTP client under `openai_client`, for libraries that make their own.
+
+    It is of the HTTP library that the installed openai package uses.
+
+    Args:
+        policy: what is demanded of every answer.
+        on_evidence: as for `openai_client`.
+        buffered: hand on nothing of a stream before the whole is proven.
+
+    Raises:
+        ConfigurationError: the openai package is not installed.
+    """
+    return http_client(
+        _libraries(),
+        policy,
+        on_evidence=on_evidence,
+        buffered=buffered,
+        deliver=_deliver,
+    )
+
+
+def async_openai_http_client(
+    policy: Policy,
+    *,
+    on_evidence: OnEvidence | None = None,
+    buffered: bool = False,
+) -> Any:
+    """As `openai_http_client`, asynchronous."""
+    return async_http_client(
+        _libraries(),
+        policy,
+        on_evidence=on_evidence,
+        buffered=buffered,
+        deliver=_deliver,
     )
 
 

@@ -10,7 +10,7 @@ answer is handed on when it is proven:
 - a stream event by event as it comes. Its end, from the attestation or the terminal
   event on, is kept back until the whole is proven; the attestation's comment is taken
   out, since some parsers choke on comments. Whoever stops reading before the end has
-  an unproven answer;
+  an unproven answer. With `buffered`, nothing of it is handed on before that;
 - an error (status 400 and above) at once, for the SDK to raise; it is no answer.
 
 Other requests pass untouched.
@@ -120,9 +120,11 @@ class _Verifier:
         *,
         inner: Any = None,
         on_evidence: OnEvidence | None = None,
+        buffered: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._inner = inner or self._default()
+        self._buffered = buffered
         self._examiner = Examiner(policy, on_evidence=on_evidence, clock=clock)
 
     def _open(self, request: _Request, content: bytes) -> Exchange:
@@ -150,7 +152,7 @@ class _Verifier:
         )
 
     def _check(self) -> StreamCheck:
-        return StreamCheck(keep=self._examiner.keeps)
+        return StreamCheck(keep=self._examiner.keeps, buffered=self._buffered)
 
     def _is_recorded(self, exchange: Exchange) -> bool:
         """Whether somebody wants the evidence about an error."""

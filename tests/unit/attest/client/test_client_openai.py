@@ -239,6 +239,19 @@ def test_evidence_is_handed_over(gateway, url):
     assert gateway.received[0].headers["authorization"] == "Bearer k"
 
 
+def test_a_buffered_client_hands_on_nothing_unproven(gateway, url):
+    seen = []
+    gateway.mangle = changed
+    with openai_client(url, gateway.world.policy, buffered=True) as client:
+        chunks = client.chat.completions.create(**QUESTION, stream=True)
+        with pytest.raises(VerificationError):
+            seen.extend(chunks)
+    assert seen == []
+    gateway.mangle = AttestedGateway(gateway.world).mangle
+    with openai_client(url, gateway.world.policy, buffered=True) as client:
+        assert chat_stream(client) == TEXT
+
+
 def test_a_client_that_asks_for_no_status(client, gateway):
     """It is left with a failure that holds nothing of the answer."""
     gateway.mangle = changed

@@ -97,6 +97,28 @@ def test_the_reader_may_stop_early(flavour, attested):
     assert attested.closed == 1
 
 
+def test_a_buffered_stream_comes_whole_and_proven(flavour, attested):
+    answer = ask(flavour, attested, STREAM_REQUEST, buffered=True)
+    assert (answer.pieces, answer.error) == ([STREAM], None)
+
+
+def test_of_a_buffered_stream_nothing_unproven_is_handed_on(flavour, attested):
+    attested.mangle = lambda reply: reply.swapped(b"Paris", b"Milan")
+    answer = ask(flavour, attested, STREAM_REQUEST, buffered=True)
+    assert isinstance(answer.error, VerificationError)
+    assert answer.pieces == []
+    # At the end alone it is known otherwise.
+    assert b"Milan" in ask(flavour, attested, STREAM_REQUEST).body
+
+
+def test_a_buffered_stream_has_a_bound(flavour, attested, monkeypatch):
+    monkeypatch.setattr(_exchange, "MAX_ANSWER", 200)
+    answer = ask(flavour, attested, STREAM_REQUEST, buffered=True)
+    assert isinstance(answer.error, EvidenceUnavailableError)
+    assert "64 MiB" in str(answer.error)
+    assert answer.pieces == []
+
+
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
 def test_evidence_is_fetched_with_the_same_key(flavour, attested, header):
     attested.header = False

@@ -1,0 +1,89 @@
+"""LangChain makes its own OpenAI clients, and takes the HTTP clients under them."""
+
+import asyncio
+
+import pytest
+from fakes.world import TEXT
+from langchain_openai import ChatOpenAI
+
+from attest.client import async_openai_http_client, openai_http_client
+from attest.errors import EvidenceUnavailableError, VerificationError
+
+
+def plain(url, **options):
+    return ChatOpenAI(model="tiny", base_url=url, api_key="k", max_retries=2, **options)
+
+
+def proving(url, policy, **options):
+    return plain(
+        url,
+        http_client=openai_http_client(policy, **options),
+        http_async_client=async_openai_http_client(policy, **options),
+    )
+
+
+def invoke(chat):
+    return chat.invoke("hi").content
+
+
+def stream(chat):
+    return "".join(chunk.content for chunk in chat.stream("hi"))
+
+
+def ainvoke(chat):
+    return asyncio.run(chat.ainvoke("hi")).content
+
+
+def astream(chat):
+    async def text():
+        return "".join([chunk.content async for chunk in chat.astream("hi")])
+
+    return asyncio.run(text())
+
+
+WAYS = pytest.mark.parametrize("way", [invoke, stream, ainvoke, astream])
+
+
+@WAYS
+def test_the_default_delivery_breaks_nothing(gateway, url, way):
+    assert way(plain(url)) == TEXT
+
+
+@WAYS
+def test_proven(gateway, url, policy, way):
+    found = []
+    chat = proving(url, policy, on_evidence=lambda *evidence: found.append(evidence))
+    assert way(chat) == TEXT
+    ((verdict, bundle),) = found
+    assert verdict.proven
+    assert bundle.request == gateway.received[0].body
+
+
+@WAYS
+def test_a_lie_raises_at_once(lying, url, policy, way):
+    with pytest.raises(VerificationError, match="step 6 content"):
+        way(proving(url, policy))
+    assert lying.paths().count("/v1/chat/completions") == 1
+
+
+@WAYS
+def test_without_an_attestation_there_is_no_answer(gateway, url, policy, way):
+    gateway.header = gateway.comment = False
+    gateway.mangle = lambda reply: reply.without("attestation-id")
+    with pytest.raises(EvidenceUnavailableError):
+        way(proving(url, policy))
+
+
+def test_of_a_buffered_stream_nothing_unproven_is_seen(lying, url, policy):
+    seen = []
+    with pytest.raises(VerificationError):
+        seen.extend(proving(url, policy, buffered=True).stream("hi"))
+    assert seen == []
+    with pytest.raises(VerificationError):
+        seen.extend(proving(url, policy).stream("hi"))
+    assert "Milan" in "".join(chunk.content for chunk in seen)
+
+
+@pytest.mark.parametrize("way", [stream, astream])
+def test_a_buffered_stream_is_proven(gateway, url, policy, way):
+    assert way(proving(url, policy, buffered=True)) == TEXT
