@@ -195,7 +195,7 @@ def _body(value: dict[str, Any], name: str) -> bytes | None:
     if text is None:
         return None
     try:
-        if isinstance(text, str):
+        if isinstance(text, str) and len(text) % 4 == 0:  # b64decode takes `AAAA=`
             return base64.b64decode(text, validate=True)
     except ValueError:  # also binascii.Error; text beyond ASCII gives the bare one
         pass

@@ -63,12 +63,13 @@ def _base64(value: object, name: str) -> bytes:
     if not isinstance(value, str):
         raise FormatError(f"envelope: {name} must be a base64 string")
     # DSSE lets producers choose either alphabet and asks readers to take both.
+    text = value.replace("-", "+").replace("_", "/")
     try:
-        return base64.b64decode(
-            value.replace("-", "+").replace("_", "/"), validate=True
-        )
+        if len(text) % 4 == 0:  # b64decode takes `AAAA=` too
+            return base64.b64decode(text, validate=True)
     except ValueError:  # also binascii.Error; text beyond ASCII gives the bare one
-        raise FormatError(f"envelope: {name} is not base64") from None
+        pass
+    raise FormatError(f"envelope: {name} is not base64")
 
 
 def _signed_by(key: PublicKey, signatures: Iterable[bytes], message: bytes) -> bool:

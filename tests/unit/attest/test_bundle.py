@@ -68,7 +68,7 @@ MALFORMED = {
     "keyCertificates": [None, "x", [], [1], ["x"] * 65],
     "bootRecord": [None, 1],
     "manifest": [None, "x", []],
-    "request": [1, "a", "é", "YQ =", ["YQ=="]],
+    "request": [1, "a", "é", "YQ =", "AAAA=", ["YQ=="]],
     "response": [False, "a===", {}],
     "statusLists": [None, "x", [1], ["x"] * 17],
     "log": [None, "x", {}, {"index": -1, "checkpoint": "", "proof": []}],

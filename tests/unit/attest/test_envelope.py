@@ -123,6 +123,7 @@ MALFORMED = {
     "sig as a number": {"signatures": [{"sig": 1}]},
     "sig not base64": {"signatures": [{"sig": "a"}]},
     "payload not base64": {"payload": "a"},
+    "payload with padding that pads nothing": {"payload": "AAAA="},
     "payload with white space": {"payload": "eA=\n="},
     "payload not ascii": {"payload": "é"},
     "payload as a list": {"payload": []},
