@@ -196,6 +196,7 @@ def test_nothing_revoked(world):
     verdict.raise_unless_proven()
     assert verdict.step(9).status is Status.OK
     assert verdict.step(9).detail.count("not revoked as of") == 2
+    assert verdict.step(9).detail.count("its list is 5 s old") == 2
 
 
 @pytest.mark.parametrize(("index", "name"), [(7, "manifest"), (9, "key")])
