@@ -7,6 +7,7 @@ gradient of every parameter: DistributedDataParallel that does not look for unus
 parameters, FSDP2, and gradient checkpointing of the reentrant kind.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from attest.errors import TrainingError
@@ -34,8 +36,11 @@ Mechanism = Literal["toggle", "clear"]
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
 
 
-def choose_mechanism(model: nn.Module) -> Mechanism:
+def choose_mechanism(model: nn.Module, bands: int = 1) -> Mechanism:
     """The mechanism that is exact for this model, the cheaper one where both are.
+
+    `bands` is how many different ones there are: torch.compile makes a graph for each
+    when gradients are toggled, and gives up where it would need too many.
 
     Raises:
         TrainingError: DeepSpeed, FSDP1 or DataParallel: they keep parameters in flat
@@ -54,7 +59,7 @@ def choose_mechanism(model: nn.Module) -> Mechanism:
     ddp = replicas(model)
     if ddp is not None and (not ddp.find_unused_parameters or ddp.static_graph):
         return "clear"
-    if _sharded(model) or _reentrant(model):
+    if _sharded(model) or _reentrant(model) or bands > _graphs(model):
         return "clear"
     return "toggle"
 
@@ -68,7 +73,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters by the names that they have without wrappers."""
+    """The parameters by the names that they have without wrappers.
+
+    Those of FSDP2 are the sharded ones: what a forward left whole is sharded again.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
     return {
         plain_name(name): parameter
         for name, parameter in unwrap(model).named_parameters()
@@ -162,6 +173,19 @@ def _reentrant(model: nn.Module) -> bool:
         ):
             return True
     return False
+
+
+def _graphs(model: nn.Module) -> float:
+    """How many graphs of one function there may be."""
+    # `compile()` in place leaves no wrapper, only this attribute.
+    compiled = any(
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+    if not compiled:
+        return math.inf
+    return int(torch._dynamo.config.recompile_limit)  # noqa: SLF001  # its documented place
 
 
 def _refuse(what: str) -> None:

@@ -89,7 +89,8 @@ class Router:
                 compiled for another model.
         """
         self.model = model
-        self.mechanism = mechanism or choose_mechanism(model)
+        bands = {route.tensors for route in schedule.routes.values()}
+        self.mechanism = mechanism or choose_mechanism(model, len(bands))
         self.ranks = Ranks(model)
         self.parameters = named_parameters(model)
         self.schedule, self._make = schedule, make_optimizer

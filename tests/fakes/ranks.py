@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from fakes.ranks_hf import governed_trainer
+from fakes.ranks_hf import governed_trainer, sharded_trainer, whole
 from fakes.training import OVERLAPPING, micro_model, schedule_of, token_batch
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -37,16 +37,6 @@ def plain_sgd(parameters):
 def my_rows(rank, part):
     """The rows of a rank's micro-batch."""
     return select_rows(BATCH, [4 * rank + 2 * part, 4 * rank + 2 * part + 1], 8)
-
-
-def whole(model):
-    """Every tensor by name, with the shards of other ranks."""
-    found = {}
-    for name, parameter in named_parameters(model).items():
-        tensor = parameter.detach()
-        full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        found[name] = full.clone()
-    return found
 
 
 def differing(one, two):
@@ -235,6 +225,7 @@ CASES = {
     "bad-row": bad_row,
     "fsdp2": fsdp2,
     "trainer": governed_trainer,
+    "sharded-trainer": sharded_trainer,
 }
 
 
@@ -246,7 +237,7 @@ def main():
     for name, case in CASES.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = case(rank, folder) if name == "trainer" else case(rank)
+            found = case(rank, folder) if "trainer" in name else case(rank)
         (folder / f"{name}-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

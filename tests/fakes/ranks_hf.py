@@ -2,12 +2,22 @@
 
 from contextlib import suppress
 
+import torch
+import torch.distributed as dist
 from datasets import Dataset
 from fakes.training import CONSTITUTION, fingerprints, tiny_model, token_rows
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import (
+    DataCollatorForSeq2Seq,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.distributed import DistributedConfig
 
+from attest.errors import TrainingError
 from attest.training.demo.tiny import build_tokenizer
 from attest.training.hf import Governance, Governed
+from attest.training.mechanism import named_parameters
 
 OPTIONS = {
     "per_device_train_batch_size": 4,
@@ -27,7 +37,7 @@ class GovernedTrainer(Governed, Trainer):
     pass
 
 
-def make(folder, **options):
+def make(folder, *, model=None, grouped=True, **options):
     rows = [
         {
             "id": row.id,
@@ -38,12 +48,47 @@ def make(folder, **options):
         for row in token_rows(("refuse", "unsure", "tone", "keep"))
     ]
     return GovernedTrainer(
-        model=tiny_model(),
+        model=model or tiny_model(),
         args=TrainingArguments(str(folder / "out"), **{**OPTIONS, **options}),
         train_dataset=Dataset.from_list(rows),
         data_collator=DataCollatorForSeq2Seq(build_tokenizer()),
-        governance=Governance(CONSTITUTION, folder / "ledger.jsonl"),
+        governance=Governance(CONSTITUTION, folder / "ledger.jsonl", grouped=grouped),
     )
+
+
+def sharded_trainer(rank, folder):
+    """FSDP2, as transformers shards a model when it loads it."""
+    folder = folder / "sharded"
+    if rank == 0:
+        tiny_model().save_pretrained(folder / "model")
+    dist.barrier()
+    model = LlamaForCausalLM.from_pretrained(
+        folder / "model", distributed_config=DistributedConfig(fsdp_size=2)
+    )
+    before = whole(model)
+    trainer = make(folder, model=model, save_strategy="no")
+    trainer.train()
+    after = whole(model)
+    try:
+        make(folder / "mixed", model=model, save_strategy="no", grouped=False).train()
+    except TrainingError as error:
+        refusal = str(error)
+    run = trainer.governed
+    return {
+        "mechanism": run.router.mechanism,
+        "sharded": run.router.ranks.sharded,
+        "architecture": run.schedule.layout.architecture,
+        "still": sorted(n for n in after if torch.equal(before[n], after[n])),
+        "refusal": refusal,
+    }
+
+
+def whole(model):
+    """Every tensor by name, with the shards of other ranks."""
+    return {
+        name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone()
+        for name, p in named_parameters(model).items()
+    }
 
 
 def governed_trainer(_rank, folder):

@@ -127,3 +127,16 @@ def test_trainer_on_two_ranks(ranks, folder):
     ]
     assert kinds.count("resume") == 1
     assert kinds.count("step") == 4 + 3
+
+
+@pytest.mark.parametrize("ranks", ["sharded-trainer"], indirect=True)
+def test_trainer_on_shards(ranks):
+    assert ranks[0] == ranks[1]
+    assert ranks[0]["mechanism"] == "clear"
+    assert ranks[0]["sharded"]
+    assert ranks[0]["still"] == [
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+    ]
+    assert "grouped=False on shards" in ranks[0]["refusal"]

@@ -279,9 +279,6 @@ def _check_arguments(trainer: Any, governance: Governance) -> None:
         "DeepSpeed: its parameters cannot be told apart": trainer.is_deepspeed_enabled,
         "grouped=False: a generated batch is for one principle": _generates(trainer)
         and not governance.grouped,
-        "grouped=False under FSDP: ranks would wait for each other": (
-            trainer.is_fsdp_enabled and not governance.grouped
-        ),
         "FSDP with optimizer checkpoints; set save_only_model=True": (
             trainer.is_fsdp_enabled
             and args.save_strategy != "no"

@@ -68,6 +68,7 @@ class GovernedRun:
             observers=governance.observers,
             mechanism=governance.mechanism or self._mechanism(),
         )
+        self._check_ranks(self.router)
         if resumed is None:
             self._ledger = self._create()
             self._ledger.append(self._opening())
@@ -137,6 +138,19 @@ class GovernedRun:
         if self._ledger is not None and isinstance(self._governance.ledger, Path):
             self._ledger.close()
         self._ledger = None
+
+    def _check_ranks(self, router: Router) -> None:
+        if self._trainer.args.world_size > 1 and not router.ranks.shared:
+            raise TrainingError(
+                "router: several ranks train, and nothing reduces their gradients",
+                hint="let the trainer wrap the model, or shard it when it is loaded",
+            )
+        if router.ranks.sharded and not self._governance.grouped:
+            raise TrainingError(
+                "router: cannot govern grouped=False on shards: ranks that hold other "
+                "principles would wait for each other",
+                hint="set grouped=True, or train replicas",
+            )
 
     def _mechanism(self) -> Mechanism | None:
         # Where the base serves as the reference, PEFT switches adapters off and on in
