@@ -126,6 +126,7 @@ export const TOKENS = {
     exp: must(integer),
     cnf: must(members({ jwk: isBareJwk })),
     manifests: must(listOf(isDigest)),
+    status: may(members({ status_list: members({ idx: integer, uri: text }) })),
   },
   "eat+jwt": {
     ...STATEMENT,

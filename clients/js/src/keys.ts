@@ -148,14 +148,12 @@ export class PublicKey {
    * is missing from browsers of before 2025).
    */
   cryptoKey(): Promise<CryptoKey> {
-    this.imported ??= importJWK({ ...this.jwk }, this.alg)
-      .then((key) => key)
-      .catch((error: unknown) => {
-        throw new EvidenceUnavailableError(
-          `this platform cannot check signatures of algorithm ${this.alg}`,
-          { hint: "use a current browser, or Node 20 and newer", cause: error },
-        );
-      });
+    this.imported ??= importJWK({ ...this.jwk }, this.alg).catch((error: unknown) => {
+      throw new EvidenceUnavailableError(
+        `this platform cannot check signatures of algorithm ${this.alg}`,
+        { hint: "use a current browser, or Node 20 and newer", cause: error },
+      );
+    });
     return this.imported;
   }
 
