@@ -24,6 +24,10 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     ),
     "explain": ("attest.cli.explain", "Say what evidence claims, without verifying."),
     "keys": ("attest.cli.keys", "Make and show signing keys."),
+    "ledger": (
+        "attest.cli.ledger",
+        "Verify training ledgers, show them, prove single records.",
+    ),
     "log": ("attest.cli.log", "Check transparency logs, follow them, cosign them."),
     "manifest": ("attest.cli.manifest", "Sign, verify and show training manifests."),
     "profile": ("attest.cli.profile", "Show where training was absorbed."),
@@ -32,6 +36,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
         "Measure after how much fine-tuning a principle is lost.",
     ),
     "status": ("attest.cli.status", "Make and show lists of what is recalled."),
+    "trace": ("attest.cli.trace", "Trace an answer to principles and training steps."),
     "verify": ("attest.cli.verify", "Verify answers, bundles and refusals."),
     "weights": ("attest.cli.weights", "Digest the weights of a model."),
 }

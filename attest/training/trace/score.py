@@ -7,7 +7,7 @@ up (integrated gradients, Sundararajan et al. 2017, over weights in place of inp
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -55,6 +55,10 @@ def ledger_events(path: Path) -> list[dict[str, Any]]:
     return [record for record in counted(path) if "sketch" in record]
 
 
+def _no_row(_: str) -> Example | None:
+    return None
+
+
 class Tracer:
     """Traces answers of one model.
 
@@ -62,7 +66,7 @@ class Tracer:
         model: as it is after the last recorded step, in float32 and in `eval()`. It is
             moved while a call lasts, and has its own weights again at its end.
         events: what the ledger says about the steps, as `ledger_events` gives it.
-        rows: training rows by their sample ids, as far as they are at hand.
+        rows: gives a training row by its sample id, None where it is not at hand.
 
     Raises:
         ConfigurationError: record and events are not of the same run.
@@ -74,7 +78,7 @@ class Tracer:
         record: Record,
         events: Sequence[Mapping[str, Any]],
         *,
-        rows: Mapping[str, Example] | None = None,
+        rows: Callable[[str], Example | None] = _no_row,
     ) -> None:
         if record.steps != len(events):
             raise ConfigurationError(
@@ -82,7 +86,7 @@ class Tracer:
                 f"found {len(events)}",
                 hint="give ledger and trace of the same run",
             )
-        self._record, self._events, self._rows = record, events, dict(rows or {})
+        self._record, self._events, self._rows = record, events, rows
         parameters = dict(model.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         self._sketcher = Sketcher(shapes, side=record.side)
@@ -192,10 +196,11 @@ class Tracer:
         """Cosines of rows, for as many of the first events as the limit allows."""
         wanted: dict[str, Example] = {}
         for samples in events:
-            new = {s: self._rows[s] for s in samples if s in self._rows}
-            if len(wanted | new) > _MOST_ROWS:
+            new = {s: self._rows(s) for s in samples if s not in wanted}
+            known = {sample: row for sample, row in new.items() if row is not None}
+            if len(wanted) + len(known) > _MOST_ROWS:
                 break
-            wanted |= new
+            wanted |= known
         norm = _dot(gradient, gradient) ** 0.5
         scores = dict.fromkeys(wanted, 0.0)
         for place in _PLACES:
