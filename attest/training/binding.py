@@ -25,6 +25,7 @@ from attest.training.constitution import Constitution, Principle, load_constitut
 from attest.training.evidence import check_profiles, check_resistance, curves_digest
 from attest.training.ledger import LedgerSummary, verify_ledger
 from attest.training.ledger.contents import Events
+from attest.training.ledger.ranks import RanksCheck
 from attest.training.trace.values import trace_digests
 from attest.weights import tensor_root
 
@@ -336,10 +337,17 @@ class _Binding:
         events = Events(
             constitution, self.training.optional_digest("schedule"), self.routes
         )
-        found = verify_ledger(path, *heads, visit=events.visit)
+        ranks = RanksCheck()
+
+        def visit(record: dict[str, Any]) -> None:
+            ranks.visit(record)
+            events.visit(record)
+
+        found = verify_ledger(path, *heads, visit=visit)
+        ranks.check(path)
         events.check([stage.text("name") for stage in self.stages], heads)
         if events.resumed:
-            verify_ledger(path, *heads, *events.resumed)
+            verify_ledger(path, found, *events.resumed)
         words = f"{found.size} records, {len(heads)} stages, {found.root}"
         self.checked.append(("ledger", words))
 

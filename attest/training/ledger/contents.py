@@ -8,6 +8,7 @@ from attest.errors import RunMismatchError
 from attest.training._mismatch import expect_equal, mismatch
 from attest.training.constitution import Constitution
 from attest.training.ledger.form import LedgerSummary
+from attest.training.ledger.reading import MERGED_KIND, is_local
 
 __all__ = ["Events"]
 
@@ -38,6 +39,7 @@ class Events:
             self._wanted["constitution"] = constitution.digest
             self._ids = {principle.id for principle in constitution.principles}
         self._problem: RunMismatchError | None = None
+        self._merged = False
         self.resumed: list[LedgerSummary] = []
         # Where a stage's first and last record stand.
         self._spans: dict[str, tuple[int, int]] = {}
@@ -60,8 +62,7 @@ class Events:
         Raises:
             RunMismatchError: names the record, what was expected and what was found.
         """
-        if self._problem is not None:
-            raise self._problem
+        self.close()
         expect_equal("ledger.jsonl, stages", list(names), list(self._spans))
         start = 0
         for name, head in zip(names, heads, strict=True):
@@ -74,27 +75,45 @@ class Events:
                 )
             start = head.size
 
+    def close(self) -> None:
+        """Return when no record contradicts what is known, or itself.
+
+        Raises:
+            RunMismatchError: as `check`.
+        """
+        if self._problem is not None:
+            raise self._problem
+
     def _look(self, record: dict[str, Any]) -> None:
-        number = record["seq"]
+        number, kind = record["seq"], record.get("kind")
         place = f"ledger.jsonl, record {number}"
-        if record.get("kind") == "resume":
+        self._merged |= kind == MERGED_KIND
+        if self._merged and "void" in record:
+            return
+        # Numbers in a merged ledger are those of one rank: `RanksCheck` follows them.
+        if kind == "resume" and not self._merged:
             self._resume(record, place)
         stage = record.get("stage")
-        if isinstance(stage, str):
+        if isinstance(stage, str) and not is_local(record):
             first, _ = self._spans.get(stage, (number, number))
             self._spans[stage] = (first, number)
         for key, wanted in self._wanted.items():
             if wanted is not None and key in record:
                 expect_equal(f"{place}, {key}", wanted, record[key])
+        self._look_at_principles(record, place)
+
+    def _look_at_principles(self, record: dict[str, Any], place: str) -> None:
         principle = record.get("principle")
         if "route" in record and isinstance(principle, str) and self._routes:
             wanted = self._routes.get(principle)
             expect_equal(f"{place}, route of {principle!r}", wanted, record["route"])
-        if self._ids is None:
-            return
         more = record.get("principles")
-        for found in (record.get("principle"), *(more if type(more) is list else ())):
-            if found is not None and not (type(found) is str and found in self._ids):
+        for found in (principle, *(more if type(more) is list else ())):
+            if (
+                self._ids is not None
+                and found is not None
+                and not (type(found) is str and found in self._ids)
+            ):
                 raise mismatch(
                     f"{place}, principle", "one of the constitution", repr(found)
                 )

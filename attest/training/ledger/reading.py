@@ -1,5 +1,6 @@
 """Reading a ledger back, and holding it against what was signed."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,20 @@ from attest.training.ledger.form import (
 )
 from attest.training.ledger.heads import Heads
 
-__all__ = ["counted", "read_ledger", "resumed", "verify_ledger"]
+__all__ = [
+    "MERGED_KIND",
+    "Void",
+    "counted",
+    "is_local",
+    "read_ledger",
+    "resumed",
+    "verify_ledger",
+]
+
+# Of the record that begins a ledger which was merged from those of several ranks.
+MERGED_KIND = "ranks"
+# What a process says of itself and not of the training; several need not agree on it.
+_LOCAL_KINDS = ("checkpoint", "resume")
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
@@ -85,19 +99,50 @@ def counted(path: Path) -> Iterator[dict[str, Any]]:
 
     A run that was killed goes on from a checkpoint and makes some steps again. Its
     `resume` record names the number of records (`size`) that stood at the checkpoint;
-    those between are what happened in a process that is gone, and count no more.
+    those between are what happened in a process that is gone, and count no more. In a
+    merged ledger they are marked.
 
     Raises:
         LedgerError: as `read_ledger`, or a `resume` record names no earlier size.
     """
-    gone = [
-        resumed(record, path)
-        for record in read_ledger(path)
-        if record.get("kind") == "resume"
-    ]
+    merged = next(read_ledger(path), {}).get("kind") == MERGED_KIND
+    void = Void()
+    for record in () if merged else read_ledger(path):
+        if record.get("kind") == "resume":
+            void.add(resumed(record, path))
     for number, record in enumerate(read_ledger(path)):
-        if not any(number in void for void in gone):
+        if not (("void" in record) if merged else number in void):
             yield record
+
+
+def is_local(record: dict[str, Any]) -> bool:
+    """Whether a record is about the process that wrote it, not about the training."""
+    return record.get("kind") in _LOCAL_KINDS
+
+
+class Void:
+    """Numbers of records that count no more: a union of ranges, each added in order.
+
+    Ranges end where their `resume` record stands, so every one ends after those before.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[range] = []
+
+    def add(self, part: range) -> None:
+        """Take a range in; empty ones change nothing."""
+        start = part.start
+        while self._parts and self._parts[-1].stop >= start:
+            start = min(start, self._parts.pop().start)
+        if start < part.stop:
+            self._parts.append(range(start, part.stop))
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_right(self._parts, number, key=lambda part: part.start)
+        return place > 0 and number < self._parts[place - 1].stop
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
 
 
 def resumed(record: dict[str, Any], path: Path) -> range:
