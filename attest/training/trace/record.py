@@ -16,6 +16,7 @@ from attest.training.trace.values import SKETCHES, Threshold, trace_digests
 __all__ = ["FORMAT", "Record", "Track", "sketch_digest"]
 
 FORMAT = "attest-trace/1"
+_METADATA = "trace"
 
 
 @dataclass(slots=True)
@@ -79,13 +80,15 @@ class Record:
             sketches[f"{principle}/scale"] = torch.tensor(track.scales)
             sketches[f"{principle}/step"] = torch.tensor(track.steps)
         content = {
+            "format": FORMAT,
             "side": self.side,
             "momentum": self.momentum,
             "units": list(self.units.items()),
             "names": {p: track.names for p, track in self.tracks.items()},
             "threshold": asdict(self.threshold),
         }
-        metadata = {"format": FORMAT, "content": json.dumps(content)}
+        # One member: safetensors writes several in no fixed order.
+        metadata = {_METADATA: json.dumps(content)}
         save_file(sketches, folder / SKETCHES, metadata=metadata)
         for file in folder.iterdir():
             file.chmod(0o600)
@@ -113,9 +116,9 @@ class Record:
         path = folder / SKETCHES
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
+        content = json.loads(metadata[_METADATA])
+        if content["format"] != FORMAT:
             raise ConfigurationError(f"{path}: expected format {FORMAT}")
-        content = json.loads(metadata["content"])
         sketches = load_file(path)
         tracks = {
             principle: Track(
