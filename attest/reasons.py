@@ -116,6 +116,7 @@ _ROWS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
         ("engine", _FAILED, "the manifest does not allow this engine"),
         ("dtype", _FAILED, "the manifest does not allow this number format"),
         ("time", _FAILED, "the token is older than its boot record"),
+        ("model", _NOTE, "another model name answered than was asked for"),
     ),
     "content": (
         ("not_given", _UNCHECKED, "neither request nor response is at hand"),

@@ -177,7 +177,7 @@ class _Run:
         tokens.verify(self.token, self.key)
         return f"{self.token.alg} by {self.key.thumbprint}"
 
-    def agreement(self) -> str:
+    def agreement(self) -> str | Passed:
         token, boot, manifest = self.claims, self.boot.claims, self.sure_manifest
         runtime, engine = manifest.runtime, boot["engine"]
         measured, at_boot = (
@@ -206,7 +206,15 @@ class _Run:
                 reason = f"agreement.{word}"
                 raise VerificationError(REASONS[reason].meaning, reason=reason)
         self.tier = Tier.T1
-        return f"weights {manifest.tensor_root}, measured by {measured}"
+        detail = f"weights {manifest.tensor_root}, measured by {measured}"
+        # Names are labels, the root says what answered; but nobody should be misled.
+        asked, answered = (
+            token.get(f"gen_ai.{side}.model") for side in ("request", "response")
+        )
+        if None in (asked, answered) or asked == answered:
+            return detail
+        words = f"asked for {asked!a:.80}, {answered!a:.80} answered"
+        return Passed(f"{detail}; {words}", (Finding("agreement.model", words),))
 
     def content(self) -> str:
         return check_content(self.bundle, self.claims, self.disclosed)

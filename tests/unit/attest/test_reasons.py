@@ -170,6 +170,7 @@ SITUATIONS = {
     "agreement.engine": boot(engine={"name": "other"}),
     "agreement.dtype": boot(engine={"dtype": "float16"}),
     "agreement.time": boot(iat=WORLD.now + 61),
+    "agreement.model": WORLD.bundle(claims={"gen_ai.response.model": "other"}),
     "content.not_given": replace(BUNDLE, request=None, response=None),
     "freshness.no_nonce": BUNDLE,
     "freshness.future": (BUNDLE, WORLD, {"at": NOW - 61}),
