@@ -90,7 +90,9 @@ def _check(profile: Profile, check: CrossCheck) -> dict[str, Any]:
 
 
 def read_profiles(principles: Any) -> tuple[Profile, ...]:
-    """The profiles of a statement's `principles`, of those that have one.
+    """The profiles of a statement's `principles`, of those that have one of their own.
+
+    A derived model may state `{"of": "parent"}`: the figures stand in that manifest.
 
     Raises:
         FormatError: not a list of principles, or as `read_entry`.
@@ -102,6 +104,8 @@ def read_profiles(principles: Any) -> tuple[Profile, ...]:
     for number, principle in enumerate(principles):
         path = f"principles[{number}]"
         match principle:
+            case {"id": str(), "profile": {"of": "parent"}}:
+                pass
             case {"id": str(name), "profile": dict(entry)}:
                 routing = principle.get("routing", {})
                 layers = routing.get("layers", []) if isinstance(routing, dict) else []
@@ -129,7 +133,9 @@ def read_entry(
     """
     reader = _Reader(entry, f"profile of {principle!r}")
     reader.word("method", METHOD)
-    reader.members(_MEMBERS)
+    reader.members(_MEMBERS, optional=_CARRIED)
+    if entry.get("carried", True) is not True:
+        reader.fail("carried", "expected true, or no such member")
     profile = _profile(reader, principle, tuple(band))
     if entry["valid"] is True:
         require_valid(profile)
@@ -154,6 +160,8 @@ _MEMBERS = frozenset(
         *("valid", "errorBars", "crossCheck"),
     }
 )
+# Says that the profile was measured on the parent, whose tensors these are.
+_CARRIED = frozenset({"carried"})
 _BARS_MEMBERS = frozenset(
     {"method", "chunks", "layers", "entropyNormalised", "centroid", "inBand"}
 )
@@ -245,9 +253,12 @@ class _Reader:
             hint="the profile was edited, or made by something that derives otherwise",
         )
 
-    def members(self, names: frozenset[str]) -> None:
-        if self.value.keys() != names:
-            name = min(self.value.keys() ^ names)
+    def members(
+        self, names: frozenset[str], *, optional: frozenset[str] = frozenset()
+    ) -> None:
+        found = self.value.keys() - optional
+        if found != names:
+            name = min(found ^ names)
             problem = "missing" if name in names else "not a member that is known"
             self.fail(name[:40], problem)
 

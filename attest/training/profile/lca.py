@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from attest.errors import ProfileError
+from attest.training.mechanism import named_parameters, unwrap
 from attest.training.profile.gap import Gap
 from attest.training.profile.measured import (
     BILLION,
@@ -22,7 +23,12 @@ from attest.training.profile.measured import (
     Measurement,
 )
 from attest.training.profile.probe import Probe
-from attest.training.profile.probe_loss import losses, mean_loss, undisturbed
+from attest.training.profile.probe_loss import (
+    chunk_losses,
+    mean_loss,
+    probe_loss,
+    undisturbed,
+)
 from attest.training.profile.quadrature import LAST_RULE, Parts, integrate
 from attest.training.routing import Layout, layer_unit
 
@@ -52,8 +58,8 @@ class ProfileRecorder:
     `events`); while a sample is taken, two more copies and the gradient of one chunk.
     What changes between two steps is nobody's: it shows as a residual.
 
-    Give it the module that holds the parameters, not one wrapped for several processes:
-    each of them would measure the same.
+    Under DistributedDataParallel let one rank record: each would measure the same. The
+    probes run through the module inside all wrappers, so nothing is compiled for them.
 
     Raises:
         ProfileError: no probes, or sharded parameters.
@@ -71,8 +77,8 @@ class ProfileRecorder:
     ) -> None:
         if not probes:
             raise ProfileError("profile: expected at least one probe, found none")
-        self._model, self._probes, self._layout = model, tuple(probes), layout
-        self._parameters = dict(model.named_parameters())
+        self._model, self._probes, self._layout = unwrap(model), tuple(probes), layout
+        self._parameters = named_parameters(model)
         sharded = [n for n, p in self._parameters.items() if hasattr(p, "to_local")]
         if sharded:
             raise ProfileError(
@@ -82,8 +88,9 @@ class ProfileRecorder:
         self._every, self._tolerance, self._events = every, tolerance, events
         self._gap, self._length, self._steps = Gap(merge=not events), 1.0, 0
         self._old: dict[str, torch.Tensor] = {}
-        # By sample and principle: the losses of the chunks.
-        self._curve: dict[int, dict[str, list[float]]] = {}
+        # The losses of the chunks where we begin, and those of all rows at each sample.
+        self._begin: dict[str, list[float]] = {}
+        self._curve: dict[int, dict[str, float]] = {}
         # By principle and source, chunk to unit.
         self._amounts: dict[tuple[str, str], list[dict[str, float]]] = {}
         # By step, then principle and unit.
@@ -94,6 +101,7 @@ class ProfileRecorder:
         """Remember what the step may change; the first one measures where we begin."""
         if not self._curve:
             with undisturbed(self._model):
+                self._begin = self._chunks()
                 self._curve[0] = self._losses()
         self._old = {
             name: parameter.detach().clone()
@@ -135,6 +143,8 @@ class ProfileRecorder:
         if self._gap.steps:
             self._sample()
         units = self._units()
+        with undisturbed(self._model):
+            end = self._chunks()
         return Measurement(
             stage=stage,
             seed=seed,
@@ -142,12 +152,12 @@ class ProfileRecorder:
             steps=self._steps,
             blocks=self._layout.count,
             units=units,
-            allocations={p.principle: self._allocation(p, units) for p in self._probes},
+            allocations={
+                probe.principle: self._allocation(probe, units, end[probe.principle])
+                for probe in self._probes
+            },
             curve={
-                step: {
-                    p.principle: _nano(mean_loss(p, found[p.principle]))
-                    for p in self._probes
-                }
+                step: {name: _nano(loss) for name, loss in found.items()}
                 for step, found in self._curve.items()
             },
             events=tuple(
@@ -162,17 +172,17 @@ class ProfileRecorder:
         rows = (row for rows in self._amounts.values() for row in rows)
         return (*blocks, *sorted({unit for row in rows for unit in row} - set(blocks)))
 
-    def _allocation(self, probe: Probe, units: Iterable[str]) -> Allocation:
-        curve = [self._curve[step][probe.principle] for step in (0, max(self._curve))]
-        before, after = (tuple(map(_nano, losses)) for losses in curve)
+    def _allocation(
+        self, probe: Probe, units: Iterable[str], end: Iterable[float]
+    ) -> Allocation:
         return Allocation(
             principle=probe.principle,
             band=probe.band,
             probe=probe.digest,
             rows=probe.rows,
             weights=probe.weights,
-            before=before,
-            after=after,
+            before=tuple(map(_nano, self._begin[probe.principle])),
+            after=tuple(map(_nano, end)),
             amounts={
                 source: tuple(
                     tuple(_nano(row.get(unit, 0.0)) for unit in units) for row in rows
@@ -182,8 +192,11 @@ class ProfileRecorder:
             },
         )
 
-    def _losses(self) -> dict[str, list[float]]:
-        return {probe.principle: losses(self._model, probe) for probe in self._probes}
+    def _losses(self) -> dict[str, float]:
+        return {p.principle: probe_loss(self._model, p) for p in self._probes}
+
+    def _chunks(self) -> dict[str, list[float]]:
+        return {p.principle: chunk_losses(self._model, p) for p in self._probes}
 
     def _sample(self) -> None:
         """Allocate the loss change of the line, and choose how long the next one is."""
@@ -192,13 +205,8 @@ class ProfileRecorder:
         with undisturbed(self._model):
             end = self._curve[self._steps] = self._losses()
             drops = [
-                (
-                    probe,
-                    mean_loss(probe, begin[probe.principle])
-                    - mean_loss(probe, end[probe.principle]),
-                    self._allowed(probe),
-                )
-                for probe in self._probes
+                (p, begin[p.principle] - end[p.principle], self._allowed(p.principle))
+                for p in self._probes
             ]
             hardest = 0
             for probe, parts, rule in integrate(
@@ -211,8 +219,8 @@ class ProfileRecorder:
         elif hardest == LAST_RULE:
             self._length = max(1.0, self._length / 2)
 
-    def _allowed(self, probe: Probe) -> float:
-        curve = [mean_loss(probe, at[probe.principle]) for at in self._curve.values()]
+    def _allowed(self, principle: str) -> float:
+        curve = [losses[principle] for losses in self._curve.values()]
         scale = max(abs(curve[0] - loss) for loss in curve)
         return self._tolerance * max(scale, _LEAST_SCALE)
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from attest.errors import ProfileError
+from attest.training.mechanism import named_parameters, unwrap
 from attest.training.profile.measured import BILLION, Exchange
 from attest.training.profile.probe import Probe
-from attest.training.profile.probe_loss import losses, mean_loss, put, undisturbed
+from attest.training.profile.probe_loss import probe_loss, put, undisturbed
 from attest.training.routing import Layout
 
 __all__ = ["Weights", "exchange_units", "mixing", "snapshot"]
@@ -25,7 +26,7 @@ Weights = Mapping[str, torch.Tensor]
 
 def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of all parameters by name, to be the parent later."""
-    return {n: p.detach().clone() for n, p in model.named_parameters()}
+    return {n: p.detach().clone() for n, p in named_parameters(model).items()}
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def mixing(
     Raises:
         ProfileError: the other weights lack a tensor or have it in another shape.
     """
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     for name, parameter in parameters.items():
         if name not in other or other[name].shape != parameter.shape:
             raise ProfileError(
@@ -59,7 +60,7 @@ def mixing(
             },
         )
 
-    with undisturbed(model):
+    with undisturbed(unwrap(model)):
         try:
             yield mix
         finally:
@@ -82,11 +83,12 @@ def exchange_units(
         ProfileError: as `mixing`, or a loss is not finite.
     """
     everything = tuple(set(layout.units.values()))
+    inner = unwrap(model)
     with mixing(model, parent, layout) as mix:
 
         def measure(chosen: Sequence[str]) -> dict[str, float]:
             mix(chosen)
-            return {p.principle: mean_loss(p, losses(model, p)) for p in probes}
+            return {p.principle: probe_loss(inner, p) for p in probes}
 
         after, before = measure(()), measure(everything)
         without = [measure((unit,)) for unit in units]

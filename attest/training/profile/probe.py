@@ -19,13 +19,15 @@ class Probe:
 
     Attributes:
         band: blocks that the principle is routed to; empty where it has no route.
-        chunks: keyword arguments of the model, labels included, one set per chunk.
+        whole: keyword arguments of the model, labels included, for all rows.
+        chunks: the same for each chunk.
         weights: answer tokens of each chunk.
         digest: of the chunks' content and order.
     """
 
     principle: str
     band: tuple[int, ...]
+    whole: dict[str, Any]
     chunks: tuple[dict[str, Any], ...]
     weights: tuple[int, ...]
     rows: int
@@ -67,6 +69,7 @@ def _probe(
     return Probe(
         principle=name,
         band=band,
+        whole=collate(rows, pad=pad).tensors,
         chunks=tuple(batch.tensors for batch in batches),
         weights=tuple(sum(len(e.answer) for e in b.examples) for b in batches),
         rows=len(rows),

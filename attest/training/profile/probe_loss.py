@@ -9,7 +9,14 @@ from torch import nn
 from attest.errors import ProfileError
 from attest.training.profile.probe import Probe
 
-__all__ = ["chunk_gradients", "losses", "mean_loss", "put", "undisturbed"]
+__all__ = [
+    "chunk_gradients",
+    "chunk_losses",
+    "mean_loss",
+    "probe_loss",
+    "put",
+    "undisturbed",
+]
 
 
 @contextmanager
@@ -43,14 +50,24 @@ def put(
             parameters[name].copy_(value)
 
 
-def losses(model: nn.Module, probe: Probe) -> list[float]:
+def probe_loss(model: nn.Module, probe: Probe) -> float:
+    """The mean loss per answer token of all rows.
+
+    Raises:
+        ProfileError: it is not finite.
+    """
+    with torch.no_grad():
+        return _loss(model, probe, probe.whole).item()
+
+
+def chunk_losses(model: nn.Module, probe: Probe) -> list[float]:
     """The mean loss per answer token of each chunk.
 
     Raises:
         ProfileError: one is not finite.
     """
     with torch.no_grad():
-        return [_loss(model, probe, chunk).item() for chunk in range(len(probe.chunks))]
+        return [_loss(model, probe, chunk).item() for chunk in probe.chunks]
 
 
 def mean_loss(probe: Probe, chunks: Sequence[float]) -> float:
@@ -68,7 +85,7 @@ def chunk_gradients(
         ProfileError: a loss is not finite.
     """
     with torch.enable_grad():
-        for chunk in range(len(probe.chunks)):
+        for chunk in probe.chunks:
             loss = _loss(model, probe, chunk)
             found = torch.autograd.grad(
                 loss, list(parameters.values()), allow_unused=True
@@ -80,10 +97,12 @@ def chunk_gradients(
             }
 
 
-def _loss(model: nn.Module, probe: Probe, chunk: int) -> torch.Tensor:
+def _loss(
+    model: nn.Module, probe: Probe, batch: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
     device = next(model.parameters()).device
-    batch = {name: value.to(device) for name, value in probe.chunks[chunk].items()}
-    loss: torch.Tensor = model(**batch).loss.float()
+    there = {name: value.to(device) for name, value in batch.items()}
+    loss: torch.Tensor = model(**there).loss.float()
     if not torch.isfinite(loss):
         raise ProfileError(
             f"probe of {probe.principle!r}: the loss is {loss.item()}",

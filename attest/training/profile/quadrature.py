@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
+from attest.training.mechanism import named_parameters
 from attest.training.profile.gap import Gap
 from attest.training.profile.probe import Probe
 from attest.training.profile.probe_loss import chunk_gradients, mean_loss
@@ -80,7 +81,7 @@ def _evaluate(  # noqa: PLR0913  # what, where and for whom
     probes: Sequence[Probe],
     at: Mapping[str, dict[float, Parts]],
 ) -> None:
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     names = {name for move in gap.moves for name in move.change}
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
