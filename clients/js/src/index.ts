@@ -60,3 +60,5 @@ export { ConstitutionRule, PrincipleRule } from "./rules.js";
 export type { Status, Step } from "./steps.js";
 export { Verdict, type Word } from "./verdict.js";
 export { type VerifyOptions, verify } from "./verify.js";
+export { type AttestedFetchOptions, attestedFetch } from "./client/fetch.js";
+export type { OnEvidence } from "./client/examiner.js";
