@@ -57,8 +57,7 @@ SMUGGLED = {
     + b"\n"
     + BODY,
     "null in a header": START + FIELDS + b"x-a: b\0c\r\n" + length() + b"\r\n" + BODY,
-    "another request in the path": b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\n\r\n"
-    + SLEEP,
+    "no length at all": START + b"connection: close\r\n\r\n" + SLEEP,
 }
 
 
