@@ -40,7 +40,7 @@ class Attacks:
             little to defend.
     """
 
-    steps: int = 2
+    steps: int = 4
     least: float = 2e-4
     most: float = 1e-3
     rows: int = 8
