@@ -29,7 +29,7 @@ from attest.training.profile.probe_loss import (
     probe_loss,
     undisturbed,
 )
-from attest.training.profile.quadrature import LAST_RULE, Parts, integrate
+from attest.training.profile.quadrature import EASIEST, Drop, Parts, integrate
 from attest.training.routing import Layout, layer_unit
 
 __all__ = ["UNROUTED", "ProfileRecorder"]
@@ -205,18 +205,17 @@ class ProfileRecorder:
         with undisturbed(self._model):
             end = self._curve[self._steps] = self._losses()
             drops = [
-                (p, begin[p.principle] - end[p.principle], self._allowed(p.principle))
+                Drop(
+                    p, begin[p.principle], end[p.principle], self._allowed(p.principle)
+                )
                 for p in self._probes
             ]
-            hardest = 0
-            for probe, parts, rule in integrate(
-                gap, self._model, units=self._layout.units, drops=drops
-            ):
-                self._book(probe, gap, parts)
-                hardest = max(hardest, rule)
-        if hardest == 0:
+            found = integrate(gap, self._model, drops, units=self._layout.units)
+        for probe, parts, _ in found:
+            self._book(probe, gap, parts)
+        if all(effort == EASIEST for _, _, effort in found):
             self._length = min(self._every, self._length * _GROWTH)
-        elif hardest == LAST_RULE:
+        elif any(effort > EASIEST + 1 for _, _, effort in found):
             self._length = max(1.0, self._length / 2)
 
     def _allowed(self, principle: str) -> float:

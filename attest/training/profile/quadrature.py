@@ -1,20 +1,22 @@
 """The integral of -grad L . d theta over the straight line of a gap.
 
 Gauss's rule with 1 point; where the parts then miss the loss change that was measured,
-Gauss's with 3 points, and at last Kronrod's with 7, each using the earlier ones again.
-They are exact for gradients that are polynomials of degree 1, 5 and 11 on the line.
+Gauss's with 3 points, then Kronrod's with 7, each using the earlier ones again. They
+are exact for gradients that are polynomials of degree 1, 5 and 11 on the line. Where
+even that is not enough, the line is halved and each half is measured by itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from attest.training.mechanism import named_parameters
 from attest.training.profile.gap import Gap
 from attest.training.profile.probe import Probe
-from attest.training.profile.probe_loss import chunk_gradients, mean_loss
+from attest.training.profile.probe_loss import chunk_gradients, mean_loss, probe_loss
 
-__all__ = ["LAST_RULE", "Parts", "integrate"]
+__all__ = ["EASIEST", "Drop", "Parts", "integrate"]
 
 # Chunk to move to unit: the loss that was taken away.
 Parts = list[list[dict[str, float]]]
@@ -35,77 +37,102 @@ _RULES: tuple[Mapping[float, float], ...] = (
         _OUTER: 0.1046562260264673,
     },
 )
-LAST_RULE = len(_RULES) - 1
+EASIEST = 0
+
+# Eight pieces: at most 105 gradients for a probe whose loss is a wall or mere noise.
+_MAX_HALVINGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """How the loss of a probe changed over a line.
+
+    Attributes:
+        begin, end: the losses where the line begins and ends.
+        allowed: by how much the sum of the parts may miss the change before more
+            points are taken.
+    """
+
+    probe: Probe
+    begin: float
+    end: float
+    allowed: float
 
 
 def integrate(
-    gap: Gap,
-    model: nn.Module,
-    *,
-    units: Mapping[str, str],
-    drops: Sequence[tuple[Probe, float, float]],
-) -> Iterator[tuple[Probe, Parts, int]]:
-    """For each probe its parts, and the number of the rule that they were had by.
+    gap: Gap, model: nn.Module, drops: Sequence[Drop], *, units: Mapping[str, str]
+) -> list[tuple[Probe, Parts, int]]:
+    """For each probe its parts, and how much it took: `EASIEST`, or more than that.
 
-    `units` is the unit of every parameter by its name. `drops` has for each probe the
-    drop of its loss over the gap, and by how much the sum of the parts may miss that
-    before more points are taken. Leaves `requires_grad` changed, and the weights as
-    they are.
+    `units` is the unit of every parameter by its name. Leaves `requires_grad` changed,
+    and the weights as they are.
     """
-    wanted = list(drops)
-    at: dict[str, dict[float, Parts]] = {probe.principle: {} for probe, _, _ in wanted}
-    for level, rule in enumerate(_RULES):
-        new = [n for n in rule if level == 0 or n not in _RULES[level - 1]]
-        _evaluate(
-            gap, model, units=units, nodes=new, probes=[w[0] for w in wanted], at=at
-        )
-        missed = []
-        for probe, drop, allowed in wanted:
-            parts = _sum(rule, at[probe.principle])
-            error = mean_loss(probe, [_total(row) for row in parts]) - drop
-            if level == LAST_RULE or abs(error) <= allowed:
-                yield probe, parts, level
-            else:
-                missed.append((probe, drop, allowed))
-        wanted = missed
-        if not wanted:
-            return
-
-
-def _evaluate(  # noqa: PLR0913  # what, where and for whom
-    gap: Gap,
-    model: nn.Module,
-    *,
-    units: Mapping[str, str],
-    nodes: Sequence[float],
-    probes: Sequence[Probe],
-    at: Mapping[str, dict[float, Parts]],
-) -> None:
     parameters = named_parameters(model)
     names = {name for move in gap.moves for name in move.change}
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
     moved = {name: parameters[name] for name in parameters if name in names}
     with gap.line(parameters) as go:
-        for node in nodes:
-            go((1 + node) / 2)
-            for probe in probes:
-                at[probe.principle][node] = [
-                    [move.product(gradient, units) for move in gap.moves]
-                    for gradient in chunk_gradients(model, probe, moved)
-                ]
+
+        def products(probe: Probe, place: float) -> Parts:
+            go(place)
+            return [
+                [move.product(gradient, units) for move in gap.moves]
+                for gradient in chunk_gradients(model, probe, moved)
+            ]
+
+        def loss(probe: Probe, place: float) -> float:
+            go(place)
+            return probe_loss(model, probe)
+
+        return [
+            (drop.probe, *_Line(products, loss).parts(drop, (0.0, 1.0)))
+            for drop in drops
+        ]
 
 
-def _sum(rule: Mapping[float, float], at: Mapping[float, Parts]) -> Parts:
-    """The rule over the products at its nodes; minus a half, as [-1, 1] is 2 long."""
-    first = next(iter(at.values()))
-    parts: Parts = [[{} for _ in row] for row in first]
-    for node, weight in rule.items():
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line on which gradients and losses can be had at every place."""
+
+    products: Callable[[Probe, float], Parts]
+    loss: Callable[[Probe, float], float]
+
+    def parts(
+        self, drop: Drop, piece: tuple[float, float], halvings: int = 0
+    ) -> tuple[Parts, int]:
+        start, stop = piece
+        at: dict[float, Parts] = {}
+        parts: Parts = []
+        for level, rule in enumerate(_RULES):
+            for node in rule.keys() - at.keys():
+                place = start + (stop - start) * (1 + node) / 2
+                at[node] = self.products(drop.probe, place)
+            half = (stop - start) / 2
+            parts = _sum(at, {node: -half * weight for node, weight in rule.items()})
+            total = mean_loss(drop.probe, [_total(row) for row in parts])
+            if abs(total - (drop.begin - drop.end)) <= drop.allowed:
+                return parts, level
+        if halvings == _MAX_HALVINGS:
+            return parts, len(_RULES)
+        middle = (start + stop) / 2
+        loss = self.loss(drop.probe, middle)
+        halves = (
+            (Drop(drop.probe, drop.begin, loss, drop.allowed / 2), (start, middle)),
+            (Drop(drop.probe, loss, drop.end, drop.allowed / 2), (middle, stop)),
+        )
+        found = [self.parts(half, piece, halvings + 1)[0] for half, piece in halves]
+        return _sum(dict(enumerate(found)), {0: 1.0, 1: 1.0}), len(_RULES)
+
+
+def _sum(at: Mapping[float, Parts], factors: Mapping[float, float]) -> Parts:
+    parts: Parts = [[{} for _ in row] for row in next(iter(at.values()))]
+    for node, factor in factors.items():
         for chunk, row in enumerate(at[node]):
-            for move, products in enumerate(row):
+            for move, amounts in enumerate(row):
                 target = parts[chunk][move]
-                for unit, product in products.items():
-                    target[unit] = target.get(unit, 0.0) - weight / 2 * product
+                for unit, amount in amounts.items():
+                    target[unit] = target.get(unit, 0.0) + factor * amount
     return parts
 
 
