@@ -80,8 +80,8 @@ _ROWS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
             "uncertified",
             _FAILED,
             (
-                "no certificate at hand is for the key that signed: forged, or these are "
-                "the documents of another replica or start"
+                "no certificate at hand is for the key that signed: forged, or these "
+                "are the documents of another replica or start"
             ),
         ),
         ("issuer", _FAILED, "certified by neither an authority nor its delegate"),
@@ -126,8 +126,8 @@ _ROWS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
             "request_form",
             _CONTENT,
             (
-                "messages, tools, model and sampling are as attested; only the spelling "
-                "of the request differs"
+                "messages, tools, model and sampling are as attested; only the "
+                "spelling of the request differs"
             ),
         ),
         ("compressed", _CONTENT, "still compressed"),
@@ -142,8 +142,8 @@ _ROWS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
             "reencoded",
             _CONTENT,
             (
-                "written anew, such as with its keys in another order; all that the token "
-                "states of the answer is as attested, the rest is not proven"
+                "written anew, such as with its keys in another order; all that the "
+                "token states of the answer is as attested, the rest is not proven"
             ),
         ),
         (

@@ -159,6 +159,10 @@ export const REASONS: Readonly<
     status: "failed",
     meaning: "the token is older than its boot record",
   },
+  "agreement.model": {
+    status: "note",
+    meaning: "another model name answered than was asked for",
+  },
   "content.not_given": {
     status: "not checked",
     meaning: "neither request nor response is at hand",

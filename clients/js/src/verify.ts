@@ -47,7 +47,7 @@ import { type JsonObject, member, newObject } from "./json.js";
 import { type Manifest, checkValidity, openManifest } from "./manifest.js";
 import type { Policy, Tier } from "./policy.js";
 import { type Finding, REASONS } from "./reasons.js";
-import { ascii } from "./spelling.js";
+import { ascii, shown } from "./spelling.js";
 import { checkStanding } from "./standing.js";
 import { type Check, NotChecked, type Passed, runSteps } from "./steps.js";
 import { type Token, parseToken, tokenDigest, verifyToken } from "./tokens.js";
@@ -195,7 +195,7 @@ class Run {
     return `${token.alg} by ${key.thumbprint}`;
   }
 
-  private async agreement(): Promise<string> {
+  private async agreement(): Promise<string | Passed> {
     const [token, record, manifest] = [
       this.claims,
       sure(this.boot),
@@ -230,7 +230,18 @@ class Run {
       throw new VerificationError(REASONS[reason]?.meaning ?? reason, { reason });
     }
     this.tier = "T1";
-    return `weights ${manifest.tensorRoot}, measured by ${measured}`;
+    const detail = `weights ${manifest.tensorRoot}, measured by ${measured}`;
+    // Names are labels, the root says what answered; but nobody should be misled.
+    const [asked, answered] = [
+      token["gen_ai.request.model"],
+      token["gen_ai.response.model"],
+    ];
+    if (asked === undefined || answered === undefined || asked === answered) {
+      return detail;
+    }
+    const words = `asked for ${shown(asked)}, ${shown(answered)} answered`;
+    const findings = [{ code: "agreement.model", detail: words }];
+    return { detail: `${detail}; ${words}`, findings };
   }
 
   private freshness(): Passed {
