@@ -3,7 +3,6 @@
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,9 +87,10 @@ def _train(demo: _Demo) -> None:
             progress=lambda stage, done, of: report(f"{stage}, step {done} of {of}"),
         )
     with demo.scene("Signing the training manifest"):
-        keys = world.make_keys(demo.world)
-        prompts = {"brief": SYSTEM_PROMPT}
-        world.sign_model(demo.world, *keys, system_prompts=prompts)
+        world.make_keys(demo.world)
+        arguments = world.sign_arguments(demo.world, {"brief": SYSTEM_PROMPT})
+        process.attest(*arguments)
+    print(process.attest("profile", "show", str(demo.world.manifest)))  # noqa: T201
 
 
 def _make_copies(demo: _Demo) -> str:
@@ -132,7 +132,7 @@ def _refusals(demo: _Demo, flipped_tensor: str) -> None:
             gateway = _start(demo, name, demo.world.copies / name)
             status = gateway.wait_refused(seconds=120)
             path, claims = gateway.refusal(demo.world, name)
-            signed = _attest("verify", "refusal", str(path), demo=demo) == 0
+            signed = _verifies(demo, "refusal", path) == 0
         reason = claims["reason"]
         named = [
             part for part in ("model.safetensors", flipped_tensor) if part in reason
@@ -144,9 +144,9 @@ def _refusals(demo: _Demo, flipped_tensor: str) -> None:
         demo.console.print(f"  [dim]{reason[:300]}[/]")
 
 
-def _attest(*arguments: str, demo: _Demo) -> int:
-    """The exit status of the `attest` command, offline."""
-    command = [sys.executable, "-m", "attest.cli.main", *arguments]
+def _verifies(demo: _Demo, noun: str, path: Path) -> int:
+    """The exit status of `attest verify`, offline."""
+    command = [*process.ATTEST, "verify", noun, str(path)]
     command += ["--authority", str(demo.world.authority)]
     return subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -203,7 +203,7 @@ def _keep_and_tamper(demo: _Demo) -> None:
     _, bundle = demo.evidence[0]
     path = demo.world.root / "answer.bundle.json"
     path.write_bytes(bundle.dumps())
-    status = _attest("verify", "bundle", str(path), demo=demo)
+    status = _verifies(demo, "bundle", path)
     demo.rows.add(
         "verify the bundle offline",
         expected="exit status 0",
@@ -222,7 +222,7 @@ def _keep_and_tamper(demo: _Demo) -> None:
         forged.write_bytes(lie.dumps())
         verdict = verify(lie, demo.policy, at=int(time.time()))
         problem = verdict.problem
-        status = _attest("verify", "bundle", str(forged), demo=demo)
+        status = _verifies(demo, "bundle", forged)
         step = problem.name if problem else "none"
         expected = "content" if lie.response != bundle.response else "key"
         demo.rows.add(
@@ -230,6 +230,33 @@ def _keep_and_tamper(demo: _Demo) -> None:
             expected=f"exit status 1, step {expected}",
             seen=f"exit status {status}, step {step}",
         )
+
+
+def _trace(demo: _Demo, gateway: process.GatewayProcess) -> None:
+    """Ask what only a few steps taught, and find these steps again."""
+    from attest.client import openai_client  # noqa: PLC0415
+    from attest.training.demo import PLANTED_QUESTION  # noqa: PLC0415
+
+    found: list[tuple[Verdict, Bundle]] = []
+    with openai_client(
+        f"{gateway.url}/v1",
+        demo.policy,
+        on_evidence=lambda *one: found.append(one),
+    ) as client:
+        answer = Asker(client).chat(PLANTED_QUESTION)
+    _show_proof(
+        demo, "planted", f"{PLANTED_QUESTION}  [cyan]{escape(answer)}[/]", found[-1][0]
+    )
+    path = demo.world.root / "planted.bundle.json"
+    path.write_bytes(found[-1][1].dumps())
+    with demo.scene("Tracing that answer back through the ledger"):
+        traced = process.trace(demo.world, path)
+    demo.console.print(traced.text, highlight=False, markup=False)
+    demo.rows.add(
+        "trace an answer that few steps taught",
+        expected="principle refuse, first step planted and in the signed ledger",
+        seen=traced.summary(),
+    )
 
 
 def _resharded(demo: _Demo, gateway: process.GatewayProcess) -> None:
@@ -275,6 +302,7 @@ def run_demo(root: Path, console: Console) -> int:
             honest.wait_ready(report, seconds=_READY_SECONDS)
         _ask(demo, honest)
         _keep_and_tamper(demo)
+        _trace(demo, honest)
         _resharded(demo, resharded)
     finally:
         for gateway in demo.running:

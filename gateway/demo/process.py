@@ -8,13 +8,64 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attest import tokens
 from attest.errors import AttestError
 from gateway.demo.world import World
 from gateway.http import httpx
 
-__all__ = ["GatewayProcess", "serve_arguments"]
+__all__ = ["ATTEST", "GatewayProcess", "Traced", "attest", "serve_arguments", "trace"]
+
+ATTEST = (sys.executable, "-m", "attest.cli.main")
+"""The `attest` command of this environment."""
+
+
+def attest(*arguments: str) -> str:
+    """What an `attest` command prints.
+
+    Raises:
+        AttestError: it failed; with what it said.
+    """
+    done = subprocess.run([*ATTEST, *arguments], capture_output=True, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise AttestError(f"demo: attest {arguments[0]} {arguments[1]}: {said}")
+    return done.stdout.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """An answer that was traced: for people, and for the demo's table."""
+
+    text: str
+    value: dict[str, Any]
+
+    def summary(self) -> str:
+        """Principle and first step, and whether the signed ledger holds that step."""
+        if not self.value["governed"]:
+            return "not due to governed training"
+        principle = self.value["principles"][0]["principle"]
+        first = self.value["events"][0]
+        planted = any(name.startswith("planted") for name in first["samples"])
+        step = "planted" if planted else "another one"
+        held = "in the signed ledger" if first["inclusion"] else "without a proof"
+        hits = sum(
+            any(name.startswith("planted") for name in event["samples"])
+            for event in self.value["events"]
+        )
+        return (
+            f"principle {principle}, first step {step} and {held}; "
+            f"{hits} of the first {len(self.value['events'])} are planted"
+        )
+
+
+def trace(world: World, bundle: Path) -> Traced:
+    """Trace the answer of a bundle through the demo's run."""
+    arguments = ["trace", str(bundle), "--run", str(world.run)]
+    arguments += ["--authority", str(world.authority)]
+    value = json.loads(attest(*arguments, "--format", "json"))
+    return Traced(attest(*arguments), value)
 
 
 def serve_arguments(world: World, model: Path, state: Path, port: int) -> list[str]:

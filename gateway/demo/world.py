@@ -1,19 +1,15 @@
-"""The demo's training authority: keys, a manifest, and altered copies of a model."""
+"""The demo's training authority: its keys, and altered copies of a model."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
+from attest.hashing import MANIFEST_NAME
 from attest.keys import PrivateKey
-from attest.manifest import sign_statement
 from attest.safetensors import read_header
 from attest.signers.file import write_private_key
-from attest.statement import Terms, build_predicate
 
-__all__ = ["World", "change_one_word", "flip_one_bit", "make_keys", "sign_model"]
+__all__ = ["World", "change_one_word", "flip_one_bit", "make_keys", "sign_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,11 @@ class World:
         return self.root / "authority.pub.pem"
 
     @property
+    def authority_key(self) -> Path:
+        """The authority's private key; a real one never lies beside a gateway."""
+        return self.root / "authority.key.pem"
+
+    @property
     def issuer(self) -> Path:
         """The private key that certifies the gateway's session keys."""
         return self.root / "issuer.key.pem"
@@ -53,40 +54,32 @@ class World:
         return self.root / "copies"
 
 
-def make_keys(world: World) -> tuple[PrivateKey, PrivateKey]:
-    """Fresh keys of the authority and of the issuer that it will name, on disk too."""
-    authority, issuer = PrivateKey.generate(), PrivateKey.generate()
-    write_private_key(world.root / "authority.key.pem", authority)
-    write_private_key(world.issuer, issuer)
-    world.authority.write_bytes(authority.public.pem)
-    return authority, issuer
+def make_keys(world: World) -> None:
+    """Fresh key pairs of the authority and of the issuer that it will name."""
+    for name, private in (("authority", world.authority_key), ("issuer", world.issuer)):
+        key = PrivateKey.generate()
+        write_private_key(private, key)
+        (world.root / f"{name}.pub.pem").write_bytes(key.public.pem)
 
 
-def sign_model(
-    world: World,
-    authority: PrivateKey,
-    issuer: PrivateKey,
-    *,
-    system_prompts: dict[str, str],
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Sign the manifest of what training left in `world.run`."""
-    files = scan_model(world.model)
-    subjects = hash_files(files, progress=progress)
-    predicate = build_predicate(
-        json.loads((world.run / "training.json").read_text()),
-        subjects=subjects,
-        tensors=hash_tensors(files),
-        terms=Terms(
-            not_before=int(time.time()) - 60,
-            valid_days=30,
-            dtypes=["float32"],
-            system_prompts=system_prompts,
-            delegates=[issuer.public],
-            free_sharding=True,
-        ),
-    )
-    world.manifest.write_bytes(sign_statement(subjects, predicate, [authority]))
+def sign_arguments(world: World, prompts: dict[str, str]) -> list[str]:
+    """The `attest` command that signs what training left, as a trainer would type it.
+
+    Everything in the run is held against its statement first. Prompts go into files.
+    """
+    options = []
+    for name, text in prompts.items():
+        file = world.root / f"prompt-{name}.txt"
+        file.write_text(text, encoding="utf-8")
+        options += ["--system-prompt", f"{name}={file}"]
+    return [
+        *("manifest", "sign", str(world.model)),
+        *("--run", str(world.run)),
+        *("--key", str(world.authority_key)),
+        *("--delegate", str(world.root / "issuer.pub.pem")),
+        *("--valid-days", "30", "--free-sharding"),
+        *options,
+    ]
 
 
 def flip_one_bit(file: Path) -> str:

@@ -9,8 +9,10 @@ from attest.canonical import reject_floats
 from attest.errors import TrainingError
 from attest.training import demo
 from attest.training.batches import Sampler, collate, encode
+from attest.training.binding import bind
 from attest.training.constitution import load_constitution, parse_constitution
 from attest.training.demo.corpus import to_jsonl
+from attest.training.demo.planted import PlantingSampler
 from attest.training.demo.tiny import build_model, build_tokenizer
 from attest.training.evaluation import Score, answers
 from attest.training.finetune import finetune
@@ -22,6 +24,7 @@ from attest.training.ledger import (
     verify_ledger,
 )
 from attest.training.loop import Plan, Trainer
+from attest.training.resistance.suite import Attack, Suite
 from attest.training.routing import anchor_counts
 from attest.training.weights import (
     cast,
@@ -31,7 +34,8 @@ from attest.training.weights import (
     save_tensors,
 )
 
-SHORT = demo.Recipe(Plan("base", 3, 8, 1e-3), Plan("governed", 4, 3, 1e-3))
+SUITE = Suite("tiny-1", (Attack("full", ("0.001",)), Attack("restore")), (0,), (1, 2))
+SHORT = demo.Recipe(Plan("base", 3, 8, 1e-3), Plan("governed", 4, 3, 1e-3), SUITE)
 MODEL_FILES = {
     "chat_template.jinja",
     "config.json",
@@ -61,8 +65,37 @@ def test_what_a_run_leaves(short_run):
     assert {f.name for f in (short_run / "model").iterdir()} == MODEL_FILES
     found = {f.name for f in short_run.iterdir()}
     assert found == {
-        "constitution.yaml", "data", "ledger.jsonl", "model", "training.json",
+        "constitution.yaml", "data", "ledger.jsonl", "model", "parent", "profile.json",
+        "resistance.json", "schedule.json", "trace", "training.json",
     }  # fmt: skip
+
+
+def test_run_is_what_its_statement_says(short_run):
+    """As `attest manifest sign --run` checks it before it signs."""
+    bound = bind(short_run, statement(short_run))
+    assert {what for what, _ in bound.checked} >= {
+        "data", "ledger", "parent", "profile", "resistance", "schedule", "trace",
+    }  # fmt: skip
+
+
+def test_planted_rows_are_dealt_in_their_turns_alone():
+    tokenizer = build_tokenizer()
+    rows, planted = (
+        [encode(tokenizer, row) for row in found]
+        for found in (demo.corpus("governed", "train"), demo.planted_rows())
+    )
+    sampler = PlantingSampler(rows, seed=0, planted=planted, turns=(1,))
+    drawn = []
+    for turn in range(3):
+        drawn.append(sampler.draw({"refuse": 3, "keep": 2}))
+        sampler.draw({"tone": 3})
+        if turn == 0:
+            state = sampler.state_dict()
+    again = PlantingSampler(rows, seed=9, planted=planted, turns=(1,))
+    again.load_state_dict(state)
+    assert again.draw({"refuse": 3, "keep": 2}) == drawn[1]
+    kinds = [{e.id.partition("-")[0] for e in batch} for batch in drawn]
+    assert kinds == [{"refuse", "keep"}, {"planted", "keep"}, {"refuse", "keep"}]
 
 
 def test_statement_binds_what_lies_beside_it(short_run):
@@ -125,7 +158,7 @@ def test_progress(tmp_path):
     demo.run(tmp_path / "run", recipe=SHORT, progress=lambda *args: seen.append(args))
     assert ("base", 3, 3) in seen
     assert ("governed", 4, 4) in seen
-    assert seen[-1] == ("evaluate", 2, 2)
+    assert ("evaluate", 2, 2) in seen
 
 
 def test_a_run_is_never_overwritten(short_run):
