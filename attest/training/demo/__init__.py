@@ -1,4 +1,4 @@
-"""The demo's training: a toy constitution, a tiny Llama, two stages, and their measures.
+"""The demo's training: a toy constitution, a tiny Llama, two stages, and measurements.
 
 `run` trains, evaluates and leaves behind what a manifest is made from. It imports torch
 and transformers; the constitution alone can be had from `constitution_bytes`.
