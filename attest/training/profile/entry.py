@@ -104,14 +104,14 @@ def read_profiles(principles: Any) -> tuple[Profile, ...]:
     for number, principle in enumerate(principles):
         path = f"principles[{number}]"
         match principle:
-            case {"id": str(), "profile": {"of": "parent"}}:
+            case {"id": str(), "profile": None | {"of": "parent"}}:
                 pass
             case {"id": str(name), "profile": dict(entry)}:
                 routing = principle.get("routing", {})
                 layers = routing.get("layers", []) if isinstance(routing, dict) else []
                 band = tuple(_integers(layers, f"{path}.routing.layers"))
                 found.append(read_entry(entry, principle=name, band=band))
-            case {"profile": None} | {"id": str()}:
+            case {"id": str()} if "profile" not in principle:
                 pass
             case _:
                 raise FormatError(f"{path}: expected an id, and a profile or none")
