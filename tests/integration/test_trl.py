@@ -249,6 +249,27 @@ def test_the_record_names_the_rows(ran):
     assert len({record["batch"] for record in ran.records[1:]}) == 4
 
 
+def test_generations_that_are_used_twice(tmp_path):
+    governed = trainer(GovernedGRPO, tmp_path, num_iterations=2)
+    governed.train()
+    steps = list(read_ledger(tmp_path / "ledger.jsonl"))[1:]
+    for one, two in (steps[:2], steps[2:]):
+        assert one["principle"] == two["principle"]
+        assert sorted(one["samples"]) == sorted(two["samples"])
+
+
+def test_generations_of_another_step_are_refused(tmp_path):
+    """TRL begins a generation anew where it is resumed, also in the middle of one."""
+    options = {"num_iterations": 2, "save_strategy": "steps", "save_steps": 1}
+    governed = trainer(GovernedGRPO, tmp_path, **options)
+    chunk = governed._get_train_sampler().chunks(0)
+    assert set(chunk[0].rows) - set(chunk[1].rows)
+    governed.train()
+    again = trainer(GovernedGRPO, tmp_path, **options)
+    with pytest.raises(TrainingError, match="generated for another step"):
+        again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
+
+
 def test_loss_falls(tmp_path):
     governed = trainer(
         GovernedSFT, tmp_path, max_steps=30, lr_scheduler_type="constant"

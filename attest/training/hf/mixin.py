@@ -169,12 +169,22 @@ class Governed(_Base):
             inputs = dict(inputs)
             places = inputs.pop(_PLACES).tolist()
             if self._feed is not None:
-                self._feed.add_rows([self._generated[place] for place in places])
+                self._add_generated([self._generated[place] for place in places])
         if self._feed is None:
             return super().compute_loss(model, inputs, *args, **kwargs)
         self._feed.add_tensors(inputs)
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         return loss if self._share == 1.0 else loss * self._share
+
+    def _add_generated(self, rows: list[Row]) -> None:
+        window, feed = self.governed.window, self._feed
+        if window is None or feed is None or set(rows) - set(window.rows):
+            raise TrainingError(
+                "router: the completions were generated for another step",
+                hint="resume from a checkpoint at the end of a generation: let "
+                "save_steps be a multiple of the steps that one generation makes",
+            )
+        feed.add_rows(rows)
 
     def _share_of(self, part: Any, whole: Any, count: Any) -> float:
         """What a mean over some rows weighs in the mean over the whole batch."""
