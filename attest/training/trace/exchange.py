@@ -92,7 +92,10 @@ def _exchange(
         raise _unusable("uses tools, reasoning or a refusal member")
     if not isinstance(output["content"], str):
         raise _unusable("has no text")
-    messages = [_message(item) for item in body.get("messages", ())]
+    asked = body.get("messages")
+    if not isinstance(asked, list):
+        raise _unusable("has no messages")
+    messages = [_message(item) for item in asked]
     return Exchange(output["content"], messages, None, ended, choices)
 
 
