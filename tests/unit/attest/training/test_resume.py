@@ -143,6 +143,23 @@ def test_first_checkpoint_is_not_there_yet(whole, tmp_path):
     equal_to(whole, tmp_path, train(tmp_path))
 
 
+def test_killed_while_writing_a_checkpoint(whole, tmp_path, monkeypatch):
+    save = torch.save
+
+    def half(content, file):
+        if content.get("stage") == "governed":
+            file.write(b"half")
+            raise HaltError
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(HaltError):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert all(torch.load(p) for p in (tmp_path / "checkpoints").glob("*.pt"))
+    equal_to(whole, tmp_path, train(tmp_path))
+
+
 def test_only_the_newest_checkpoints_are_kept(whole):
     names = sorted(path.name for path in (whole[0] / "checkpoints").iterdir())
     assert len(names) == 2
