@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from attest.training.ledger import read_ledger
+from attest.training.ledger.ranks import merge_ledgers
+from attest.training.ledger.reading import counted
 
 pytestmark = pytest.mark.training
 
@@ -121,6 +123,14 @@ def test_trainer_on_two_ranks(ranks, folder):
             assert len(one["samples"]) == len(two["samples"]) == 8
         same = one.keys() - OF_A_RANK
         assert {key: one[key] for key in same} == {key: two[key] for key in same}
+    for run in ("whole", "stopped"):
+        paths = sorted((folder / run).glob("ledger-rank*.jsonl"))
+        merged = merge_ledgers(paths, folder / f"{run}.jsonl")
+        steps = [r for r in counted(folder / f"{run}.jsonl") if r["kind"] == "step"]
+        assert [(r["step"], r["rank"]) for r in steps] == [
+            (step, rank) for step in range(6) for rank in (0, 1)
+        ]
+        assert list(merged.stages) == ["governed"]
     kinds = [
         record["kind"]
         for record in read_ledger(folder / "stopped" / "ledger-rank00001.jsonl")
