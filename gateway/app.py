@@ -18,6 +18,7 @@ from gateway.errors import HttpError, RequestError
 from gateway.evidence import evidence_router
 from gateway.health import health_router
 from gateway.openapi import document
+from gateway.page import page_router
 from gateway.proxy import AttestedEndpoint, NotServed, PassedEndpoint
 from gateway.state import AppState
 from gateway.tlog.routes import log_router
@@ -49,6 +50,7 @@ def build_app(state: AppState) -> FastAPI:
         )
     )
     app.include_router(log_router(state))
+    app.include_router(page_router())
     described = json.dumps(document()).encode()
     app.add_route(
         "/openapi.json", lambda _: Response(described, media_type="application/json")

@@ -220,6 +220,7 @@ def _evidence_paths() -> dict[str, Any]:
         "/v1/attestations/{id}": _get(
             "the bundle of one answer", MEDIA_TYPE, 202, 404, 503, id="^[A-Za-z0-9_-]+$"
         ),
+        "/evidence": _get("the page that checks a bundle in a browser", "text/html"),
         "/openapi.json": _get("this document", json),
     }
 
