@@ -15,6 +15,7 @@ from attest.training.profile.lca import ProfileRecorder
 from attest.training.profile.measured import Allocation, Event, Exchange, Measurement
 from attest.training.profile.patching import snapshot
 from attest.training.profile.probe import make_probes
+from attest.training.profile.probe_loss import put
 from attest.training.profile.values import Profile
 from attest.training.routing import compile_schedule
 
@@ -75,6 +76,12 @@ class World:
         )
         self.parent = snapshot(self.model)
         self.probes = self.probes_of()
+
+    def reset(self):
+        """The weights, their flags and the mode of before the governed stage."""
+        put(dict(self.model.named_parameters()), self.parent)
+        self.model.requires_grad_(requires_grad=True).train()
+        return self
 
     def probes_of(self, *, chunks=4, count=12):
         held = rows("governed", count=count, seed=2)

@@ -72,6 +72,9 @@ def integrate(
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in names)
     moved = {name: parameters[name] for name in parameters if name in names}
+    if not moved:
+        still: Parts = [[{} for _ in gap.moves]]
+        return [(d.probe, still * len(d.probe.chunks), EASIEST) for d in drops]
     with gap.line(parameters) as go:
 
         def products(probe: Probe, place: float) -> Parts:
