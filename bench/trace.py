@@ -74,11 +74,11 @@ class Timed:
         return self._time(self._recorder.after, principle)
 
     def _time(self, call: Callable[[str | None], Any], principle: str | None) -> Any:
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             return call(principle)
         finally:
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.process_time() - started
 
 
 def examples(stage: str, split: str) -> list[Example]:
@@ -125,17 +125,17 @@ def train(seed: int, cache: Path, *, removed: Iterable[int] = (), side: int = 8)
     timed = Timed(recorder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        started = time.perf_counter()
+        started = time.process_time()
         with Ledger.create(path / "ledger.jsonl") as ledger:
             Trainer(
                 model, ledger, progress=lambda *_: None, observers=[timed]
             ).governed(
                 RECIPE.governed, sampler, constitution=CONSTITUTION, schedule=schedule
             )
-        seconds = {"train": time.perf_counter() - started, "record": timed.seconds}
-        started = time.perf_counter()
+        seconds = {"train": time.process_time() - started, "record": timed.seconds}
+        started = time.process_time()
         recorder.write(path / "trace", rows=rows)
-        seconds["write"] = time.perf_counter() - started
+        seconds["write"] = time.process_time() - started
         size = sum(file.stat().st_size for file in (path / "trace").iterdir())
         record = Record.read(path / "trace")
         events = ledger_events(path / "ledger.jsonl")
@@ -272,7 +272,7 @@ def trace_all(run: Run, example: Example) -> Trace:
 def ordinary(run: Run, seed: int, split: str) -> list[dict[str, Any]]:
     found = []
     for row in corpus("governed", split):
-        started = time.perf_counter()
+        started = time.process_time()
         traced = trace_all(run, encode(TOKENIZER, row))
         entry = {
             "seed": seed,
@@ -281,7 +281,7 @@ def ordinary(run: Run, seed: int, split: str) -> list[dict[str, Any]]:
             "gain": traced.gain,
             "threshold": traced.threshold.nats,
             "governed": traced.governed,
-            "seconds": time.perf_counter() - started,
+            "seconds": time.process_time() - started,
         }
         if traced.governed:
             named = traced.principles[0]

@@ -38,11 +38,14 @@ _RESIDUAL = 0.05
 _FIRST_POINTS, _MOST_POINTS = 4, 32
 # Rows whose gradients are compared with the answer's: one backward pass each.
 _MOST_ROWS = 512
+# The cosine of two rows is then right to about 0.01.
+_ROW_SIDE = 16
 _ROWS_PER_EVENT = 3
 # Where on the line rows are compared: before the model knew them, when their gradients
 # say what they teach, and not at its end, where they are rounding.
 _PLACES = (0.5, 0.9)
 _RESAMPLES = 1000
+_CHUNK = 4096
 _EPSILON = 1e-30
 
 
@@ -90,6 +93,8 @@ class Tracer:
         parameters = dict(model.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         self._sketcher = Sketcher(shapes, side=record.side)
+        self._fine = Sketcher(shapes, side=_ROW_SIDE)
+        self._alike: dict[str, torch.Tensor] = {}
         self._line = Line(model, record.parent(parameters))
 
     def trace(self, example: Example, *, top: int = 10) -> Trace:
@@ -181,13 +186,16 @@ class Tracer:
 
     def _steps(self, gradient: Tensors) -> list[tuple[Mapping[str, Any], float]]:
         """Every event and the cosine of its sketch with the gradient's."""
-        found = []
+        found: list[tuple[Mapping[str, Any], float]] = []
         for track in self._record.tracks.values():
-            wanted = self._sketcher.sketch(gradient, track.names)
-            rows = torch.stack(track.sketches).float()
-            norms = rows.norm(dim=1) * wanted.norm() + _EPSILON
-            for step, cosine in zip(track.steps, rows @ wanted / norms, strict=True):
-                found.append((self._events[step], float(cosine)))
+            wanted = _unit(self._sketcher.sketch(gradient, track.names))
+            for start in range(0, len(track.steps), _CHUNK):
+                part = torch.stack(track.sketches[start : start + _CHUNK]).float()
+                cosines = (part @ wanted / (part.norm(dim=1) + _EPSILON)).tolist()
+                steps = track.steps[start : start + _CHUNK]
+                found += zip(
+                    [self._events[step] for step in steps], cosines, strict=True
+                )
         return found
 
     def _row_scores(
@@ -201,14 +209,22 @@ class Tracer:
             if len(wanted) + len(known) > _MOST_ROWS:
                 break
             wanted |= known
-        norm = _dot(gradient, gradient) ** 0.5
-        scores = dict.fromkeys(wanted, 0.0)
+        self._read_rows({s: row for s, row in wanted.items() if s not in self._alike})
+        answer = _unit(self._fine.sketch(gradient, sorted(gradient)))
+        return {sample: float(self._alike[sample] @ answer) for sample in wanted}
+
+    def _read_rows(self, rows: Mapping[str, Example]) -> None:
+        """Keep the mean direction of each row, as a sketch; later calls find it."""
         for place in _PLACES:
-            found = self._line.gradients(list(wanted.values()), place=place)
-            for sample, row in zip(wanted, found, strict=True):
-                size = _dot(row, row) ** 0.5 * norm + _EPSILON
-                scores[sample] += _dot(row, gradient) / size / len(_PLACES)
-        return scores
+            found = self._line.gradients(list(rows.values()), place=place)
+            for sample, gradient in zip(rows, found, strict=True):
+                part = _unit(self._fine.sketch(gradient, sorted(gradient)))
+                before = self._alike.get(sample, torch.zeros_like(part))
+                self._alike[sample] = before + part / len(_PLACES)
+
+
+def _unit(vector: torch.Tensor) -> torch.Tensor:
+    return vector / (vector.norm() + _EPSILON)
 
 
 def _dot(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> float:
