@@ -205,14 +205,18 @@ class Call:
                 out = relay.feed(chunk)
             except FormatError:
                 exchange.transcript.malformed = True
+                await self._pass(relay, relay.salvaged)
                 raise UpstreamError("the engine sent an event beyond bounds") from None
-            if out:
-                self._sending_since = exchange.age()
-                await send_chunk(self.send, out)
-                self._sending_since = None
-            relay.account()
+            await self._pass(relay, out)
             if relay.ended:
                 return
+
+    async def _pass(self, relay: StreamRelay, out: bytes) -> None:
+        if out:
+            self._sending_since = self.exchange.age()
+            await send_chunk(self.send, out)
+            self._sending_since = None
+        relay.account()
 
     # Ending. Nothing here is cancelled: what was said to a client goes on record.
 

@@ -14,8 +14,10 @@ Rules, in the order in which they bind:
 import hashlib
 from dataclasses import replace
 
+from attest import sse
 from attest.delivery import comment
 from attest.dialects import SHAPES, Dialect
+from attest.errors import FormatError
 from attest.sse import Event, EventSplitter
 from attest.transcript import Transcript, holds_error
 
@@ -36,6 +38,7 @@ class StreamRelay:
 
     Attributes:
         ended: the terminal event is held; reading on is of no use.
+        salvaged: after `feed` raised, what to send of that chunk.
     """
 
     def __init__(self, transcript: Transcript, dialect: Dialect) -> None:
@@ -48,7 +51,9 @@ class StreamRelay:
         self._held: list[Event] = []
         self._held_bytes = 0
         self._fragment = b""
+        self._unsplit = 0  # bytes that the splitter holds
         self.ended = False
+        self.salvaged = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """What to send now; may be empty.
@@ -56,17 +61,33 @@ class StreamRelay:
         Raises:
             FormatError: an event is larger than 8 MiB.
         """
+        self._unsplit += len(chunk)
+        if self._unsplit <= sse.MAX_EVENT:
+            return self._pass(self._splitter.feed(chunk))
+        # The splitter gives nothing of a chunk in which an event is too large; how the
+        # engine's writes were gathered must not decide what the client gets.
+        self.salvaged = b""
+        sent: list[bytes] = []
+        for line in chunk.splitlines(keepends=True):
+            try:
+                events = self._splitter.feed(line)
+            except FormatError:
+                self.salvaged = b"".join(sent)
+                raise
+            sent.append(self._pass(events))
+        return b"".join(sent)
+
+    def _pass(self, events: list[Event]) -> bytes:
         start = len(self._sent)
-        for event in self._splitter.feed(chunk):
+        for event in events:
+            self._unsplit -= len(event.raw)
             cleaned = _without_ours(event)
-            if cleaned is None:
+            if cleaned is None or self.ended:
                 continue
             if self._held or self._ends(cleaned):
                 self._hold(cleaned)
             else:
                 self._sent.append(cleaned)
-            if self.ended:
-                break
         return b"".join([event.raw for event in self._sent[start:]])
 
     def account(self) -> None:

@@ -1,17 +1,23 @@
-"""The connection to the engine: one narrow interface, and httpx behind it.
+"""The connection to the engine: one narrow interface, and HTTP/1.1 behind it.
 
-The transport is used without a client around it. A client would follow redirects, keep
-cookies, read proxy settings from the environment and ask for compressed answers; none
-of that may happen between an engine and its attestation.
+There is no HTTP client here. A client would follow redirects, keep cookies, read proxy
+settings from the environment and ask for compressed answers; none of that may happen
+between an engine and its attestation.
 """
 
+import asyncio
+import errno
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol, cast
+from contextlib import ExitStack
+from typing import Protocol
 
 from gateway.engine.peer import Peer, peer_of
 from gateway.errors import UpstreamDownError, UpstreamError
 from gateway.http import httpx
+from gateway.link import Link
+from gateway.wire import ResponseReader, request_head
 
 __all__ = ["HttpUpstream", "Upstream", "UpstreamResponse"]
 
@@ -19,10 +25,13 @@ __all__ = ["HttpUpstream", "Upstream", "UpstreamResponse"]
 # rarely written into a connection that is just being closed.
 _KEEPALIVE_SECONDS = 3.0
 _CONNECT_SECONDS = 5.0
+# A Unix socket whose queue is full says so at once instead of letting us wait.
+_QUEUE_FULL_SECONDS = 0.01
 _WRITE_SECONDS = 60.0
 # Between two reads. A long answer that is not streamed is one silence from start to
 # end; OpenAI's own clients wait for ten minutes.
 _READ_SECONDS = 600.0
+_TIMED_OUT = 504
 
 
 class UpstreamResponse(Protocol):
@@ -66,31 +75,33 @@ class Upstream(Protocol):
 
 
 class _HttpResponse:
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self._headers = {
-            name.decode("ascii").lower(): value.decode("latin-1")
-            for name, value in response.headers.raw
-        }
+    def __init__(
+        self, owner: "HttpUpstream", link: Link, reader: ResponseReader
+    ) -> None:
+        self._owner, self._link, self._reader = owner, link, reader
+        self._ended = self._closed = False
 
     @property
     def status(self) -> int:
-        return self._response.status_code
+        return self._reader.status
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return self._headers
+        return self._reader.headers
 
     async def aiter_raw(self) -> AsyncGenerator[bytes]:
-        stream = cast("httpx.AsyncByteStream", self._response.stream)
-        try:
-            async for chunk in stream:
-                yield chunk
-        except httpx.TransportError as error:
-            raise _broken(error) from None
+        while piece := await self._link.take(self._reader):
+            yield piece
+        self._ended = True
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        if self._closed:
+            return
+        self._closed = True
+        if self._ended:
+            self._owner.give_back(self._link)
+        else:
+            self._link.abort()
 
 
 class HttpUpstream:
@@ -99,7 +110,8 @@ class HttpUpstream:
     With `peer`, every new connection must be to that very process, or it is closed
     before a byte is sent: whoever took the socket over is never asked.
     There is no cap on connections here: the gateway's own cap on requests in flight is
-    the only one, so that a request never waits for a connection.
+    the only one, so that a request never waits for a connection. Idle ones are closed
+    after 3 s.
     """
 
     def __init__(
@@ -110,98 +122,152 @@ class HttpUpstream:
         read_seconds: float = _READ_SECONDS,
         peer: Peer | None = None,
     ) -> None:
-        self._peer = peer
-        self._base_url = base_url.rstrip("/")
-        self._timeout = {
-            "connect": _CONNECT_SECONDS,
-            "read": read_seconds,
-            "write": _WRITE_SECONDS,
-            "pool": None,
-        }
-        self._transport = httpx.AsyncHTTPTransport(
-            uds=uds,
-            # Without TLS a context that trusts nobody: it saves reading the list of
-            # authorities, 0.2 s of every start.
-            verify=ssl.create_default_context()
-            if self._base_url.startswith("https:")
-            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=False,
-            limits=httpx.Limits(
-                max_connections=None,
-                max_keepalive_connections=None,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-            ),
-        )
+        url = httpx.URL(base_url)
+        self._uds, self._peer, self._read_seconds = uds, peer, read_seconds
+        self._name = url.raw_host.decode("ascii")
+        self._host = url.netloc.decode("ascii")
+        self._prefix = url.raw_path.decode("ascii").rstrip("/")
+        self._tls = ssl.create_default_context() if url.scheme == "https" else None
+        self._port = url.port or (80 if self._tls is None else 443)
+        self._open: set[Link] = set()
+        self._idle: dict[Link, None] = {}  # the one that was used last comes last
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
 
     async def open(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes
     ) -> UpstreamResponse:
         """See `Upstream.open`.
 
-        Tried a second time only where the first connection was one that had been used
-        before and broke before the head of an answer: the engine had just dropped it.
+        Tried a second time, on a new connection, only where the first had been used
+        before and broke before a single byte of an answer: the engine had just dropped
+        it.
         """
-        for attempt in (1, 2):
-            connects: list[str] = []
-            request = self._request(method, path, headers, body, connects)
+        target = self._prefix + path
+        head = request_head(method, target, self._host, headers, len(body))
+        link = self._reusable()
+        if link is not None:
             try:
-                response = await self._transport.handle_async_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._ask(link, head, body)
+            except UpstreamError as error:
+                if not link.silent or error.status == _TIMED_OUT:
+                    raise
+        return await self._ask(await self._connect(), head, body)
+
+    async def _ask(self, link: Link, head: bytes, body: bytes) -> UpstreamResponse:
+        try:
+            reader = link.ask(head, body)
+            await link.head(reader)
+        except BaseException:
+            link.abort()  # a cancelled request leaves no connection behind
+            raise
+        return _HttpResponse(self, link, reader)
+
+    def give_back(self, link: Link) -> None:
+        """Keep a connection whose answer was taken to its end for the next request."""
+        if link.rest():
+            self._idle[link] = None
+            if self._sweeping is None:
+                self._sweep_later(_KEEPALIVE_SECONDS)
+
+    def _reusable(self) -> Link | None:
+        expired = asyncio.get_running_loop().time() - _KEEPALIVE_SECONDS
+        while self._idle:
+            link, _ = self._idle.popitem()
+            if link.usable and link.idle_since > expired:
+                return link
+            link.abort()
+        return None
+
+    def _sweep_later(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._sweeping = None
+        for link in list(self._idle):
+            left = link.idle_since + _KEEPALIVE_SECONDS - now
+            if left > 0:
+                self._sweep_later(left)
+                return
+            del self._idle[link]
+            link.abort()
+
+    async def _connect(self) -> Link:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                if self._uds is None:
+                    return await self._connect_tcp()
+                return await self._connect_unix(self._uds)
+        except (OSError, TimeoutError):
+            raise UpstreamDownError(
+                "the engine takes no connection", headers=(("retry-after", "5"),)
+            ) from None
+
+    async def _connect_tcp(self) -> Link:
+        _, link = await asyncio.get_running_loop().create_connection(
+            self._link,
+            self._name,
+            self._port,
+            ssl=self._tls,
+            server_hostname=None if self._tls is None else self._name,
+        )
+        return link
+
+    async def _connect_unix(self, path: str) -> Link:
+        with ExitStack() as opened:
+            connection = opened.enter_context(await _dial(path))
+            if self._peer is not None and peer_of(connection) != self._peer:
                 raise UpstreamDownError(
-                    "the engine takes no connection",
+                    "another process than the verified engine listens on its socket",
                     headers=(("retry-after", "5"),),
-                ) from None
-            except httpx.TransportError as error:
-                reused = not connects
-                if reused and attempt == 1 and not _timed_out(error):
-                    continue
-                raise _broken(error) from None
-            return _HttpResponse(response)
-        raise AssertionError  # pragma: no cover  # the second attempt never continues
+                )
+            _, link = await asyncio.get_running_loop().create_unix_connection(
+                self._link,
+                sock=connection,
+                ssl=self._tls,
+                server_hostname=None if self._tls is None else self._name,
+            )
+            opened.pop_all()  # it is the link's now
+        return link
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        connects: list[str],
-    ) -> httpx.Request:
-        async def trace(event: str, info: Mapping[str, Any]) -> None:
-            if event.startswith("connection.connect_"):
-                connects.append(event)
-            if event == "connection.connect_unix_socket.complete":
-                await self._check_peer(info["return_value"])
-
-        return httpx.Request(
-            method,
-            self._base_url + path,
-            headers=headers,
-            content=body,
-            extensions={"timeout": self._timeout, "trace": trace},
+    def _link(self) -> Link:
+        return Link(
+            read_seconds=self._read_seconds,
+            write_seconds=_WRITE_SECONDS,
+            made=self._open.add,
+            lost=self._forget,
         )
 
-    async def _check_peer(self, stream: Any) -> None:
-        if self._peer is None:
-            return
-        if peer_of(stream.get_extra_info("socket")) != self._peer:
-            await stream.aclose()
-            raise UpstreamDownError(
-                "another process than the verified engine listens on its socket",
-                headers=(("retry-after", "5"),),
-            )
+    def _forget(self, link: Link) -> None:
+        self._open.discard(link)
+        self._idle.pop(link, None)
+        if not self._open and self._emptied is not None:
+            self._emptied.set()
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        await self._transport.aclose()
+        """Close every connection; answers that are being read break off."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        self._idle.clear()
+        self._emptied = asyncio.Event()
+        for link in self._open:
+            link.abort()
+        if self._open:
+            await self._emptied.wait()
 
 
-def _timed_out(error: httpx.TransportError) -> bool:
-    return isinstance(error, httpx.TimeoutException)
-
-
-def _broken(error: httpx.TransportError) -> UpstreamError:
-    # The class of the error says enough; its text may quote what the engine sent.
-    if _timed_out(error):
-        return UpstreamError("the engine did not answer in time", status=504)
-    return UpstreamError(f"the engine broke off ({type(error).__name__})")
+async def _dial(path: str) -> socket.socket:
+    with ExitStack() as opened:
+        connection = opened.enter_context(
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        )
+        connection.setblocking(False)
+        while (code := connection.connect_ex(path)) != 0:
+            if code != errno.EAGAIN:
+                raise OSError(code, "connect")
+            await asyncio.sleep(_QUEUE_FULL_SECONDS)
+        opened.pop_all()
+    return connection

@@ -206,3 +206,15 @@ def test_event_beyond_bounds():
     relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
     with pytest.raises(FormatError):
         relay.feed(b"data: " + b"x" * MAX_EVENT)
+    assert relay.salvaged == b""
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+def test_events_before_one_beyond_bounds_are_passed(monkeypatch, end):
+    monkeypatch.setattr("attest.sse.MAX_EVENT", 100)
+    before = b"data: 1" + end + b": ping" + end
+    relay = StreamRelay(Transcript(Dialect.CHAT), Dialect.CHAT)
+    assert relay.feed(before * 9) == before * 9  # more than one event may have
+    with pytest.raises(FormatError):
+        relay.feed(before + b"data: " + b"x" * 200 + end)
+    assert relay.salvaged == before
