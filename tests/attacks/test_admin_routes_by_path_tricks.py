@@ -113,7 +113,6 @@ async def test_only_the_plain_spelling_is_served(gateway, target):
         "/",
         "/v1",
         "/docs",
-        "/openapi.json",
         "/metrics/x",
         "/health",
         "/score",
