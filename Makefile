@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format offline sdks sbom clean
+.PHONY: demo test lint format offline sdks js js-page sbom clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -40,6 +40,14 @@ offline: $(READY)
 sdks:
 	scripts/sdks "$(PYTHON)"
 
+# The TypeScript package and the evidence page, held against Python.
+js: $(READY)
+	scripts/js
+
+# Writes gateway/static/evidence.html anew, after a change in clients/js/src.
+js-page:
+	npm --prefix clients/js run --silent page
+
 # What the image `gateway` installs, as a CycloneDX document.
 sbom: $(READY)
 	scripts/sbom sbom.cdx.json
@@ -50,4 +58,4 @@ $(READY): pyproject.toml scripts/setup
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-offline .venv-sdks .venv-openai1 demo-run build sbom.cdx.json *.egg-info
+	rm -rf $(VENV) .venv-offline .venv-sdks .venv-openai1 demo-run build sbom.cdx.json *.egg-info clients/js/node_modules clients/js/dist

@@ -1,7 +1,8 @@
 /**
  * Why a step of a verification is not simply passed: one stable code for each reason.
  *
- * Written by scripts/reasons.py from attest/reasons.py, which says what the codes promise.
+ * Written by scripts/build-reasons.mjs from attest/reasons.py, which says what the codes
+ * promise.
  */
 
 /** One reason, as it was met. What is empty is left out. */

@@ -187,7 +187,7 @@ export class PrincipleRule {
   private absorption(principle: JsonObject): Finding[] {
     const least = this.minInBand;
     if (least === undefined) return [];
-    const profile = objectIn(principle, "profile");
+    const profile = objectAt(principle, "profile");
     const share = Decimal.read(member(profile, "inBand"));
     const expected = `at least ${String(least)} in its band`;
     if (share === undefined) return [this.miss("absorption", expected, "not measured")];
@@ -204,8 +204,8 @@ export class PrincipleRule {
   private resistance(principle: JsonObject): Finding[] {
     const least = this.minStepsBelowHalf;
     if (least === undefined) return [];
-    const measured = objectIn(objectIn(principle, "resistance"), "measured");
-    const steps = member(objectIn(measured, "worst"), "stepsBelowHalf");
+    const measured = objectAt(objectAt(principle, "resistance"), "measured");
+    const steps = member(objectAt(measured, "worst"), "stepsBelowHalf");
     const expected = `at least ${least} steps until below half`;
     if (typeof steps !== "number" && typeof steps !== "bigint") {
       return [this.miss("resistance", expected, "not measured")];
@@ -219,7 +219,7 @@ export class PrincipleRule {
   }
 }
 
-function objectIn(value: JsonObject, name: string): JsonObject {
+function objectAt(value: JsonObject, name: string): JsonObject {
   const found = member(value, name);
   return isObject(found) ? found : {};
 }

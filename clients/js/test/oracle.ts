@@ -1,4 +1,4 @@
-/** The Python implementation as a child process; `oracle.py` says what it answers. */
+/** The Python implementation as a child process; tests/fakes/js says what it answers. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -7,10 +7,9 @@ import { createInterface } from "node:readline";
 export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const PYTHON = process.env["ATTEST_PYTHON"] ?? `${ROOT}.venv/bin/python`;
 
-/** A Python child of this folder, with the fakes of the Python tests at hand. */
-export function python(script: string, ...rest: string[]): ChildProcess {
-  const path = fileURLToPath(new URL(script, import.meta.url));
-  return spawn(PYTHON, [path, ...rest], {
+/** A program of tests/fakes/js. */
+export function python(name: string): ChildProcess {
+  return spawn(PYTHON, ["-m", `fakes.js.${name}`], {
     cwd: ROOT,
     env: { ...process.env, PYTHONPATH: `${ROOT}tests`, PYTHONDONTWRITEBYTECODE: "1" },
     stdio: ["pipe", "pipe", "inherit"],

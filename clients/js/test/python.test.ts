@@ -40,7 +40,7 @@ let oracle: Lines;
 let situations: (Case & { expected: Judged })[];
 
 beforeAll(async () => {
-  oracle = new Lines(python("oracle.py"));
+  oracle = new Lines(python("oracle"));
   situations = (await oracle.ask("situations")) as typeof situations;
 });
 
@@ -88,9 +88,7 @@ describe("tables", () => {
       tokens: Record<string, Record<string, boolean>>;
       salted: string[];
     };
-    expect(tables.reasons, "run: python clients/js/scripts/reasons.py").toEqual(
-      REASONS,
-    );
+    expect(tables.reasons, "run: npm run reasons").toEqual(REASONS);
     expect(Object.keys(SALTED).sort()).toEqual(tables.salted);
     for (const [typ, schema] of Object.entries(TOKENS)) {
       const found = Object.entries(schema).map(([name, claim]) => [

@@ -30,7 +30,7 @@ let policy: Policy;
 let verdicts: Verdict[];
 
 beforeAll(async () => {
-  gateway = new Lines(python("real_gateway.py"));
+  gateway = new Lines(python("real_gateway"));
   const ready = (await gateway.next()) as { url: string; authority: object };
   url = ready.url;
   policy = await Policy.fromJson({ authorities: [ready.authority] });

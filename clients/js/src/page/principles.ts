@@ -46,7 +46,7 @@ export function principlesOf(manifest: Manifest): Principle[] {
 
 /** How many blocks the names of the tensors tell of; 0 where they tell of none. */
 function depthOf(predicate: JsonObject): number {
-  const tensors = member(objectIn(predicate, "weights"), "tensors");
+  const tensors = member(objectAt(predicate, "weights"), "tensors");
   if (!Array.isArray(tensors)) return 0;
   const found = tensors.filter(isObject).map((tensor) => {
     const name = member(tensor, "name");
@@ -57,19 +57,19 @@ function depthOf(predicate: JsonObject): number {
 }
 
 function principleOf(item: JsonObject, depth: number): Principle {
-  const [routing, profile] = [objectIn(item, "routing"), objectIn(item, "profile")];
-  const layers = numbersIn(routing, "layers");
-  const shares = sharesIn(profile);
-  const id = textIn(item, "id") || "unnamed";
+  const [routing, profile] = [objectAt(item, "routing"), objectAt(item, "profile")];
+  const layers = numbersAt(routing, "layers");
+  const shares = sharesAt(profile);
+  const id = textAt(item, "id") || "unnamed";
   return {
-    title: textIn(item, "title") || id,
+    title: textAt(item, "title") || id,
     id,
-    kind: textIn(item, "class"),
+    kind: textAt(item, "class"),
     band: bandOf(routing, layers),
     cells: cellsOf(layers, shares, depth),
     profile: profileOf(profile, layers, shares),
-    resistance: resistanceOf(objectIn(item, "resistance")),
-    evaluation: evaluationOf(objectIn(item, "evaluation")),
+    resistance: resistanceOf(objectAt(item, "resistance")),
+    evaluation: evaluationOf(objectAt(item, "evaluation")),
   };
 }
 
@@ -143,8 +143,8 @@ function profileOf(
 
 function resistanceOf(resistance: JsonObject): string {
   if (Object.keys(resistance).length === 0) return "not measured";
-  const required = objectIn(resistance, "required");
-  const worst = objectIn(objectIn(resistance, "measured"), "worst");
+  const required = objectAt(resistance, "required");
+  const worst = objectAt(objectAt(resistance, "measured"), "worst");
   const [steps, need] = [
     member(worst, "stepsBelowHalf"),
     member(required, "minStepsBelowHalf"),
@@ -152,7 +152,7 @@ function resistanceOf(resistance: JsonObject): string {
   const parts: string[] = [];
   if (typeof steps === "number") {
     const more = member(worst, "censored") === true ? "more than " : "";
-    const attack = textIn(worst, "attack");
+    const attack = textAt(worst, "attack");
     const under = attack === "" ? "" : ` under the attack “${attack}”`;
     parts.push(`lasted ${more}${steps} steps of further training${under}`);
   } else {
@@ -179,17 +179,17 @@ function percent(share: Decimal): string {
   return `${Math.round(Number(String(share)) * 1000) / 10} %`;
 }
 
-function objectIn(value: JsonObject, name: string): JsonObject {
+function objectAt(value: JsonObject, name: string): JsonObject {
   const found = member(value, name);
   return isObject(found) ? found : {};
 }
 
-function textIn(value: JsonObject, name: string): string {
+function textAt(value: JsonObject, name: string): string {
   const found = member(value, name);
   return typeof found === "string" ? found.slice(0, MAX_WORDS) : "";
 }
 
-function numbersIn(value: JsonObject, name: string): number[] {
+function numbersAt(value: JsonObject, name: string): number[] {
   const found = member(value, name);
   const isLayer = (item: Json): item is number =>
     typeof item === "number" && item >= 0 && item < MAX_LAYERS;
@@ -197,7 +197,7 @@ function numbersIn(value: JsonObject, name: string): number[] {
 }
 
 /** The shares of a profile; none where one of them is no decimal text. */
-function sharesIn(profile: JsonObject): number[] {
+function sharesAt(profile: JsonObject): number[] {
   const found = member(profile, "layers");
   if (!Array.isArray(found) || found.length > MAX_LAYERS) return [];
   const shares = found.map((item) => Decimal.read(item));

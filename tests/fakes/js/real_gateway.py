@@ -1,4 +1,4 @@
-"""A real gateway before an engine that answers from a script, for tests of another language.
+"""A real gateway before a scripted engine, for tests of another language.
 
 Writes {"url", "authority"} in one line; then reads commands, one JSON array a line, and
 writes the answer of each in one line:
@@ -9,7 +9,7 @@ writes the answer of each in one line:
     ["requests"]                          {method, path, headers, body} of each so far
     ["bundle", ID]                        the bundle that the store has
 
-    PYTHONPATH=tests python clients/js/test/real_gateway.py
+    PYTHONPATH=tests python -m fakes.js.real_gateway
 """
 
 import asyncio
@@ -61,7 +61,8 @@ async def obeyed(gateway, name, *arguments):
 
 def say(value):
     """One line to whoever started this."""
-    print(json.dumps(value), flush=True)
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 async def main():

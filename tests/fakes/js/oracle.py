@@ -3,21 +3,25 @@
 Reads requests, one JSON array a line: a name of `ANSWERS` and its arguments; writes the
 answers, one JSON value a line. Bytes are base64.
 
-    PYTHONPATH=tests python clients/js/test/oracle.py
+    PYTHONPATH=tests python -m fakes.js.oracle
 """
 
 import base64
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from fakes.world import STREAM, STREAM_REQUEST, make_world
 
 from attest.bundle import Bundle
 from attest.canonical import canonical, read_json
 from attest.claims import SALTED, TOKENS
 from attest.digests import digest
 from attest.errors import AttestError, FormatError, InputError
-from attest.policy import Policy
+from attest.keys import Algorithm
+from attest.policy import Policy, Tier
 from attest.reasons import REASONS
 from attest.request import prompt_digest, request_facts, semantic_digest
 from attest.sse import EventSplitter
@@ -43,24 +47,41 @@ def situations():
     """One for each code of the table, each with what Python makes of it."""
     module = _load(ROOT / "tests" / "unit" / "attest" / "test_reasons.py")
     found = []
-    for code, situation in module.SITUATIONS.items():
-        if isinstance(situation, Bundle):
-            situation = situation, module.WORLD, {}
-        bundle, world, changes = situation
+    for code, made in module.SITUATIONS.items():
+        alone = isinstance(made, Bundle)
+        bundle, world, changes = (made, module.WORLD, {}) if alone else made
         given = {k: v for k, v in changes.items() if k in ("at", "nonce", "audience")}
         demands = {k: v for k, v in changes.items() if k not in given}
         policy = Policy(**{"authorities": world.policy.authorities, **demands})
         options = {"at": module.NOW, **given}
-        found.append(
-            {
-                "name": code,
-                "bundle": base64.b64encode(bundle.dumps()).decode(),
-                "policy": policy.to_json(),
-                "options": options,
-                "expected": _judged(bundle, policy, options),
-            }
-        )
-    return found
+        found.append(_situation(code, bundle, policy, options))
+    return found + list(_proven(module))
+
+
+def _situation(name, bundle, policy, options):
+    return {
+        "name": name,
+        "bundle": base64.b64encode(bundle.dumps()).decode(),
+        "policy": policy.to_json(),
+        "options": options,
+        "expected": _judged(bundle, policy, options),
+    }
+
+
+def _proven(module):
+    """What no code of the table is about: other keys, a stream, a witnessed log."""
+    options = {"at": module.NOW}
+    for alg in Algorithm:
+        world = make_world(alg=alg)
+        stream = world.bundle(STREAM_REQUEST, STREAM)
+        yield _situation(f"{alg} body", world.bundle(), world.policy, options)
+        yield _situation(f"{alg} stream", stream, world.policy, options)
+    listed = module.LOG.prove(module.recalled())
+    policy = replace(module.LISTED.policy, min_tier=Tier.T2, max_status_age_seconds=9)
+    yield _situation("T2", listed, policy, options)
+    asked = {"nonce": "nonce-of-mine", "audience": "me"}
+    bundle = module.WORLD.bundle(nonce=asked["nonce"], claims={"aud": "me"})
+    yield _situation("nonce", bundle, module.WORLD.policy, options | asked)
 
 
 def judge(cases):
@@ -202,4 +223,5 @@ ANSWERS = {
 if __name__ == "__main__":
     for line in sys.stdin:
         name, *arguments = json.loads(line)
-        print(json.dumps(ANSWERS[name](*arguments)), flush=True)
+        sys.stdout.write(json.dumps(ANSWERS[name](*arguments)) + "\n")
+        sys.stdout.flush()

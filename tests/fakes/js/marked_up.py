@@ -1,6 +1,6 @@
 """Two bundles of one shape, one of them with markup wherever it holds words.
 
-    PYTHONPATH=tests python clients/js/test/marked_up.py
+PYTHONPATH=tests python -m fakes.js.marked_up
 """
 
 import base64
@@ -62,4 +62,5 @@ def _made(words):
 
 for line in sys.stdin:
     _, words = json.loads(line)
-    print(json.dumps([_made("harmless"), _made(words)]), flush=True)
+    sys.stdout.write(json.dumps([_made("harmless"), _made(words)]) + "\n")
+    sys.stdout.flush()

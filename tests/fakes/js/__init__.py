@@ -1,0 +1,1 @@
+"""Programs that the tests of clients/js start: an oracle, a gateway, a bundle."""
