@@ -36,7 +36,7 @@ from attest.training.ledger import Ledger
 from attest.training.mixed import MixedWindow, select_rows
 from attest.training.router import Router
 from attest.training.routing import Schedule, compile_schedule
-from attest.training.stages import Governed, Plan, adamw
+from attest.training.stages import GovernedStage, Plan, adamw
 
 CONSTITUTION = parse_constitution(constitution_bytes())
 RATE = 1e-4
@@ -163,7 +163,7 @@ def whole_stage(work: Work) -> Step:
     router = Router(model, work.schedule, adamw)
     # The constitution asks for 12 anchors; where a batch has fewer rows, none join.
     plan = Plan("bench", 10**6, max(1, rows - 12), RATE)
-    stage = Governed(
+    stage = GovernedStage(
         model, plan, Sampler(examples, seed=0), router, constitution=CONSTITUTION
     )
     ledger = Ledger.create(Path(tempfile.mkdtemp()) / "ledger.jsonl")

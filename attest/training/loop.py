@@ -11,7 +11,7 @@ from attest.training.ledger import Ledger
 from attest.training.observer import StepObserver
 from attest.training.router import MakeOptimizer, Router
 from attest.training.routing import Schedule
-from attest.training.stages import Governed, Plan, Stage, Unrouted, adamw
+from attest.training.stages import GovernedStage, Plan, Stage, UnroutedStage, adamw
 from attest.training.tamper import Tamper
 
 __all__ = ["Plan", "Progress", "Stage", "Trainer", "adamw"]
@@ -57,7 +57,7 @@ class Trainer:
             TrainingError: the state does not fit model or rows.
             NonFiniteError: a loss or gradient is not finite.
         """
-        stage = Unrouted(
+        stage = UnroutedStage(
             self._model,
             plan,
             sampler,
@@ -97,7 +97,7 @@ class Trainer:
             observers=self._observers,
             check_every=self._check_every,
         )
-        stage = Governed(
+        stage = GovernedStage(
             self._model,
             plan,
             sampler,

@@ -17,7 +17,7 @@ from attest.training.router import MakeOptimizer, NonFiniteError, Router, StepOu
 from attest.training.routing import anchor_counts
 from attest.training.tamper import Tamper
 
-__all__ = ["Governed", "Plan", "Stage", "Unrouted", "adamw"]
+__all__ = ["GovernedStage", "Plan", "Stage", "UnroutedStage", "adamw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Stage(ABC):
         }
 
 
-class Unrouted(Stage):
+class UnroutedStage(Stage):
     """Trains all tensors that need a gradient on rows of all principles alike."""
 
     def __init__(
@@ -166,7 +166,7 @@ class Unrouted(Stage):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-class Governed(Stage):
+class GovernedStage(Stage):
     """Trains one principle per step, in its band only, with anchors of the others.
 
     With `tamper`, steps also take the gradient after a simulated attack.
