@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from attest.training.batches import Example, Sampler
 from attest.training.confinement import checksums, digests
 from attest.training.constitution import parse_constitution
-from attest.training.demo import constitution_bytes
+from attest.training.demo import constitution_bytes, corpus
 from attest.training.demo.tiny import build_model, build_tokenizer
 from attest.training.layout import read_layout
 from attest.training.ledger import Ledger
@@ -222,6 +223,82 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     }
 
 
+def measure_trainers(rounds: int, seed: int) -> dict[str, Any]:
+    """`train()` of TRL's SFTTrainer on the demo's rows, as it is and governed."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    warnings.simplefilter("ignore")
+    from datasets import Dataset, disable_progress_bars  # noqa: PLC0415  # seconds, and only needed here
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+
+    from attest.training.hf import Governance, Governed  # noqa: PLC0415
+
+    disable_progress_bars()
+    steps, seconds = 24, dict[str, list[float]]()
+    rows = [
+        {
+            "id": row.id,
+            "principle": row.principle,
+            "prompt": row.messages(),
+            "completion": [{"role": "assistant", "content": row.answer}],
+        }
+        for row in corpus("governed", "train")
+    ]
+    governed = type("GovernedSFT", (Governed, SFTTrainer), {})
+
+    def seconds_of(way: str, folder: Path) -> float:
+        model, tokenizer = demo_model(seed), build_tokenizer()
+        extra = {}
+        if way == "SFTTrainer":
+            blocks = [n for n, _ in model.named_parameters() if ".layers." in n]
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in blocks)
+        else:
+            every = RARE if "1000" in way else 1
+            extra["governance"] = Governance(
+                CONSTITUTION, folder / "ledger.jsonl", check_every=every
+            )
+        options = {
+            "per_device_train_batch_size": 20,
+            "max_steps": steps,
+            "report_to": [],
+            "save_strategy": "no",
+            "use_cpu": True,
+            "bf16": False,
+            "disable_tqdm": True,
+            "logging_strategy": "no",
+            "gradient_checkpointing": False,
+        }
+        trainer = (governed if extra else SFTTrainer)(
+            model=model,
+            args=SFTConfig(str(folder / "out"), **options),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            **extra,
+        )
+        begun = time.process_time()
+        trainer.train()
+        return time.process_time() - begun
+
+    ways = ["SFTTrainer", "governed, hashed every step", f"governed, every {RARE}"]
+    for round_ in range(rounds + 1):  # the first one warms up and does not count
+        for way in ways[round_ % 3 :] + ways[: round_ % 3]:
+            with tempfile.TemporaryDirectory() as folder:
+                spent = seconds_of(way, Path(folder))
+            if round_:
+                seconds.setdefault(way, []).append(spent)
+        print(f"trainers: round {round_} of {rounds}", file=sys.stderr)
+    return {
+        "steps_per_round": steps,
+        "ways": {
+            way: {
+                "cpu_seconds_per_step": [spent / steps for spent in seconds[way]],
+                "ratios": ratios(seconds[way], seconds["SFTTrainer"]),
+            }
+            for way in ways
+        },
+    }
+
+
 def ratios(mine: list[float], baseline: list[float]) -> list[float]:
     return [a / b for a, b in zip(mine, baseline, strict=True)]
 
@@ -255,12 +332,13 @@ def table(found: dict[str, Any]) -> str:
             f"| {way} | {spent:.1f} | {statistics.median(r):.2f} | "
             f"{quarters[0]:.2f} to {quarters[2]:.2f} | {r[0]:.2f} to {r[-1]:.2f} |"
         )
-    c = found["checks"]
-    lines.append("")
-    lines.append(
-        f"Whole model, {c['megabytes']:.1f} MB: SHA-256 {c['sha256_ms']:.1f} ms, "
-        f"checksum {c['sum64_ms']:.2f} ms."
-    )
+    if "checks" in found:
+        c = found["checks"]
+        lines.append("")
+        lines.append(
+            f"Whole model, {c['megabytes']:.1f} MB: SHA-256 {c['sha256_ms']:.1f} ms, "
+            f"checksum {c['sum64_ms']:.2f} ms."
+        )
     return "\n".join(lines)
 
 
@@ -280,7 +358,7 @@ def setting(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -293,6 +371,9 @@ def main() -> None:
         shape = " x ".join(map(str, found[name]["batch"]))
         print(f"\n{name}: {found[name]['parameters']:,} parameters, batch {shape}\n")
         print(table(found[name]))
+    found["trainers"] = measure_trainers(max(2, options.rounds // 2), options.seed)
+    print("\nTRL's SFTTrainer, the demo's model and rows, 20 rows a step\n")
+    print(table(found["trainers"]))
     load = [round(value, 1) for value in os.getloadavg()]
     print(f"\nLoad at the end {load} on {os.cpu_count()} CPUs, seed {options.seed}.")
     if options.out is not None:

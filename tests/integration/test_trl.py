@@ -170,6 +170,26 @@ KINDS = {
 }
 
 
+class StepCounter:
+    """An observer that keeps something."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def before(self, principle):
+        pass
+
+    def after(self, principle):
+        self.steps += 1
+        return {"counted": self.steps}
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
 class Witness:
     """Sees by hash, around every step, what the step changed."""
 
@@ -370,11 +390,26 @@ def test_a_resumed_run_ends_with_the_same_bytes(kind, lora, tmp_path):
         if r["kind"] == "step" and r["step"] >= 3
     ]
     assert [{**r, "seq": 0} for r in steps] == [{**r, "seq": 0} for r in wanted]
+    assert steps[-1]["counted"] == 8
+
+
+def test_an_observer_that_is_missing_cannot_go_on(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2}
+    trainer(GovernedTrainer, tmp_path, path_of(tmp_path), **options).train()
+    without = Governance(CONSTITUTION, tmp_path / "ledger.jsonl")
+    again = trainer(GovernedTrainer, tmp_path, without, **options)
+    with pytest.raises(TrainingError, match="expected the observers none"):
+        again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
 
 
 def path_of(folder):
     folder.mkdir(exist_ok=True)
-    return Governance(CONSTITUTION, folder / "ledger.jsonl", check_every=2)
+    return Governance(
+        CONSTITUTION,
+        folder / "ledger.jsonl",
+        check_every=2,
+        observers=[StepCounter()],
+    )
 
 
 def stop_after(governed, steps):

@@ -28,7 +28,8 @@ class Governance:
             Otherwise the trainer's own sampler deals, every row trains the band of its
             own principle, and there are no anchors.
         check_every: as in `attest.training.router.Router`.
-        observers: called around every optimizer step.
+        observers: called around every optimizer step. Those that have `state_dict` and
+            `load_state_dict` go on from a checkpoint; the others begin anew there.
         mechanism: as in `attest.training.router.Router`.
     """
 

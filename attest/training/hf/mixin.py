@@ -211,7 +211,7 @@ class Governed(_Base):
                 (p for p in (model or self.model).parameters() if p.requires_grad),
                 self.args.learning_rate,
                 apply=run.apply,
-                save=lambda: None if run.router is None else run.router.state_dict(),
+                save=run.state_dict,
             )
             trainer.optimizer = self._routed
         return trainer.optimizer

@@ -51,7 +51,7 @@ class GovernedRun:
 
         Args:
             resumed: the folder of the checkpoint that training goes on from.
-            state: what `Router.state_dict` gave for it.
+            state: what `state_dict` gave for it.
 
         Raises:
             TrainingError: a wrapper that cannot be governed, or a checkpoint that is
@@ -78,8 +78,19 @@ class GovernedRun:
                 f"checkpoint {resumed}: has no state of the routes",
                 hint="resume from a checkpoint that a governed trainer wrote",
             )
-        self.router.load_state_dict(state)
+        self.router.load_state_dict(state["router"])
+        self._restore_observers(state["observers"])
         self._ledger = self._rejoin(resumed)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """State of the routes, and of the observers that keep any; None before `begin`.
+
+        Holds tensors, texts and numbers alone, if the observers' states do.
+        """
+        if self.router is None:
+            return None
+        kept = {n: each.state_dict() for n, each in self._keeping().items()}
+        return {"router": self.router.state_dict(), "observers": kept}
 
     def open(self, batches: Sequence[Sequence[Row]]) -> None:
         """The next optimizer step is made of these rows, one list per micro-batch.
@@ -138,6 +149,24 @@ class GovernedRun:
         if self._ledger is not None and isinstance(self._governance.ledger, Path):
             self._ledger.close()
         self._ledger = None
+
+    def _keeping(self) -> dict[str, Any]:
+        return {
+            f"{number}-{type(observer).__name__}": observer
+            for number, observer in enumerate(self._governance.observers)
+            if hasattr(observer, "state_dict")
+        }
+
+    def _restore_observers(self, saved: Mapping[str, Any]) -> None:
+        keeping = self._keeping()
+        if saved.keys() != keeping.keys():
+            raise TrainingError(
+                f"checkpoint: expected the observers {', '.join(keeping) or 'none'}, "
+                f"found {', '.join(saved) or 'none'}",
+                hint="resume with the observers of the stopped run, in their order",
+            )
+        for name, observer in keeping.items():
+            observer.load_state_dict(saved[name])
 
     def _check_ranks(self, router: Router) -> None:
         if self._trainer.args.world_size > 1 and not router.ranks.shared:
