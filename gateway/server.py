@@ -11,12 +11,13 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 
 from attest.errors import AttestError, ConfigurationError
@@ -36,7 +37,9 @@ from gateway.supervise import Supervisor
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 from gateway.tls import follow_renewals, server_context
 
-__all__ = ["serve"]
+__all__ = ["run", "serve"]
+
+T = TypeVar("T")
 
 # Requests in flight get this long to end before their connections are closed.
 DRAIN_SECONDS = 30
@@ -252,4 +255,10 @@ def serve(settings: Settings) -> int:
         AttestError: it could not start; a signed refusal was left where that was
             possible.
     """
-    return asyncio.run(_Process(settings).run())
+    return run(_Process(settings).run())
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end on the fast event loop, and return its result."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
