@@ -107,7 +107,10 @@ def cut_ledger(folder):
             lambda f: (f.path / "profile.json").unlink(),
             "run_mismatch: profile.json: expected",
         ),
-        (lambda f: f.resistance(met=True, suite="mild"), "run_mismatch: suite: expected mild"),
+        (
+            lambda f: f.resistance(met=True, suite="mild"),
+            "run_mismatch: suite: expected mild",
+        ),
     ],
 )
 def test_run_that_does_not_fit_is_a_definite_no(
