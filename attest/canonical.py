@@ -24,6 +24,16 @@ MAX_DEPTH = 64
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
+# Writes the RFC 8785 form of what `_is_simple` lets pass, at a tenth of the cost.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False,
+    check_circular=False,
+    allow_nan=False,
+    sort_keys=True,
+    separators=(",", ":"),
+)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -117,16 +127,41 @@ def read_object(
 def canonical(value: Any) -> bytes:
     """The RFC 8785 form.
 
-    Cost grows fast with size (50 ms for 2,500 log-probabilities), so this is for small
-    objects only.
+    Where there is a float, cost grows fast with size (50 ms for 2,500
+    log-probabilities), so this is for small objects only.
 
     Raises:
         FormatError: an integer beyond 2^53, a lone surrogate, or no JSON type.
     """
     try:
+        if _is_simple(value):
+            return _ENCODER.encode(value).encode()
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise FormatError(f"canonical JSON: {type(error).__name__}") from None
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether the standard encoder writes the RFC 8785 form of a value.
+
+    The two differ in floats, in the order of keys that are not ASCII, and in types and
+    integers that RFC 8785 refuses.
+    """
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        kind = type(item)
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is dict:
+            if not all(type(key) is str and key.isascii() for key in item):
+                return False
+            stack.extend(item.values())
+        elif kind is list:
+            stack.extend(item)
+        elif kind is not int or not -(2**53) < item < 2**53:
+            return False
+    return True
 
 
 def reject_floats(value: Any) -> None:

@@ -10,6 +10,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -192,7 +193,7 @@ class PublicKey:
     @property
     def thumbprint(self) -> str:
         """RFC 7638 SHA-256 thumbprint, base64url; used as `kid` and as identity."""
-        return b64url_encode(hashlib.sha256(canonical(self.jwk)).digest())
+        return _thumbprint(tuple(self.jwk.items()))
 
     @property
     def pem(self) -> bytes:
@@ -220,6 +221,11 @@ class PublicKey:
                 f"signature: not by key {self.thumbprint}",
                 hint="the signed bytes were changed, or another key signed them",
             ) from None
+
+
+@lru_cache(maxsize=256)  # every token names its key
+def _thumbprint(members: tuple[tuple[str, str], ...]) -> str:
+    return b64url_encode(hashlib.sha256(canonical(dict(members))).digest())
 
 
 @dataclass(frozen=True, slots=True)

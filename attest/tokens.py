@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -23,6 +24,7 @@ __all__ = ["MAX_TOKEN", "Token", "mint", "parse", "signing_digest", "verify"]
 MAX_TOKEN = 16 * 1024
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JWS = jwt.PyJWS(algorithms=[str(alg) for alg in Algorithm])
 
 
@@ -66,13 +68,15 @@ def mint(typ: str, claims: Mapping[str, Any], signer: Signer) -> str:
         SignerError: the key store can't sign.
     """
     public = signer.public
-    header = {"alg": str(public.alg), "kid": public.thumbprint, "typ": typ}
-    signing_input = ".".join(
-        b64url_encode(json.dumps(part, separators=(",", ":"), allow_nan=False).encode())
-        for part in (header, claims)
-    )
+    header = _header(str(public.alg), public.thumbprint, typ)
+    signing_input = f"{header}.{b64url_encode(_encode(claims).encode())}"
     signature = signer.sign(signing_input.encode("ascii"))
     return f"{signing_input}.{b64url_encode(signature)}"
+
+
+@lru_cache(maxsize=64)  # the same for all tokens of one key
+def _header(alg: str, kid: str, typ: str) -> str:
+    return b64url_encode(_encode({"alg": alg, "kid": kid, "typ": typ}).encode())
 
 
 def parse(compact: str, *, typ: str) -> Token:

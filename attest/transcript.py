@@ -14,6 +14,7 @@ Embeddings, scores, ranks and classes are no text: they have no such object.
 from collections.abc import Callable
 from typing import Any
 
+from attest._recurring import RecurringReader
 from attest.canonical import canonical, read_object
 from attest.claims import Outcome
 from attest.dialects import SHAPES, Budget, Dialect, Usage
@@ -59,6 +60,7 @@ class Transcript:
         self._expected = 1 if expected_choices is None else expected_choices
         self._streamed = self._fed = self._cut = False
         self._error = False
+        self._events = RecurringReader(max_bytes=MAX_EVENT)
         self.terminal_seen = self.malformed = False
 
     def feed_event(self, event: Event) -> None:
@@ -73,12 +75,12 @@ class Transcript:
             return
         self.terminal_seen = self._shape.ends(event)
         if not data.startswith(b"[DONE]"):
-            self._read(data, self._answer.event, max_bytes=MAX_EVENT)
+            self._read(data, self._events.read, self._answer.event)
 
     def feed_body(self, body: bytes) -> None:
         """Take in a whole JSON body, at most 64 MiB."""
         self._fed = True
-        self._read(body, self._answer.body, max_bytes=MAX_BODY)
+        self._read(body, _read_body, self._answer.body)
 
     def end(self, rest: bytes = b"") -> None:
         """The stream is over; `rest` is what its splitter still held."""
@@ -169,16 +171,23 @@ class Transcript:
         return Outcome.COMPLETE if whole else Outcome.INCOMPLETE
 
     def _read(
-        self, data: bytes, take: Callable[[dict[str, Any]], None], *, max_bytes: int
+        self,
+        data: bytes,
+        read: Callable[[bytes], dict[str, Any]],
+        take: Callable[[dict[str, Any]], None],
     ) -> None:
         try:
-            value = read_object(data, max_bytes=max_bytes)
+            value = read(data)
             if _is_error(value):
                 self._error = True
             else:
                 take(value)
         except FormatError:
             self.malformed = True
+
+
+def _read_body(body: bytes) -> dict[str, Any]:
+    return read_object(body, max_bytes=MAX_BODY)
 
 
 def _is_error(value: dict[str, Any]) -> bool:

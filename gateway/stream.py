@@ -12,7 +12,6 @@ Rules, in the order in which they bind:
 """
 
 import hashlib
-from dataclasses import replace
 
 from attest import sse
 from attest.delivery import comment
@@ -183,4 +182,4 @@ def _without_ours(event: Event) -> Event | None:
     raw = _without_our_lines(event.raw)
     if raw == event.raw:
         return event
-    return replace(event, raw=raw) if raw.strip(b"\r\n") else None
+    return event._replace(raw=raw) if raw.strip(b"\r\n") else None
