@@ -238,6 +238,7 @@ export interface TokenClaims {
   readonly "gen_ai.usage.output_tokens"?: number;
   readonly system_prompt: SystemPrompt;
   readonly overrides?: readonly string[];
+  readonly _sd: readonly string[];
   readonly res: {
     readonly status: number;
     readonly content_digest: string;

@@ -15,7 +15,7 @@ import type { TokenClaims } from "./claims.js";
 import { DIALECTS, type Dialect } from "./dialects/index.js";
 import { FormatError } from "./errors.js";
 import { Comparison, finding } from "./comparison.js";
-import { type JsonObject, member, readObject } from "./json.js";
+import { type Json, type JsonObject, member, newObject, readObject } from "./json.js";
 import { type Finding, REASONS } from "./reasons.js";
 import { requestFacts, semanticDigest } from "./request.js";
 import { covered, restored, unwrapped } from "./restore.js";
@@ -82,13 +82,23 @@ async function meansTheSame(
       const facts = await requestFacts(value, dialect);
       if ((await semanticDigest(facts)) !== expected) continue;
       const model = claims["gen_ai.request.model"];
-      const sampling = member(disclosed, "request.sampling");
+      const sampling = samplingOf(claims, disclosed);
       return facts.model === model && isSameSampling(facts.sampling, sampling);
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
     }
   }
   return false;
+}
+
+/** The sampling that the token states; undefined where that may be hidden. */
+function samplingOf(claims: TokenClaims, disclosed: JsonObject): Json | undefined {
+  // A gateway states none for a request that asks for none. Without it only a token that
+  // hides nothing says so.
+  const hidesNothing = Object.keys(disclosed).length === claims._sd.length;
+  return (
+    member(disclosed, "request.sampling") ?? (hidesNothing ? newObject() : undefined)
+  );
 }
 
 function isSameSampling(

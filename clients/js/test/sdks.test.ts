@@ -289,14 +289,16 @@ describe.each(names)("%s", (name) => {
     expect(error.findings[0]?.code).toBe("freshness.nonce");
   });
 
-  test.runIf(isStream)("cut", async () => {
+  if (!isStream) return;
+
+  test("cut", async () => {
     await gateway.ask("cut", dialect, TEXT);
     const [error] = await failure(() => ask(proving()));
     expect(error).toBeInstanceOf(PolicyError);
     expect(error.message).toContain("outcome truncated");
   });
 
-  test.runIf(isStream)("text that imitates an end", async () => {
+  test("text that imitates an end", async () => {
     const text =
       'x\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\ndata: [DONE]\n\n';
     await gateway.ask("answer", dialect, true, text);

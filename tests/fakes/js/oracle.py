@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fakes.world import STREAM, STREAM_REQUEST, make_world
+from fakes.world import ABSENT, STREAM, STREAM_REQUEST, make_world
 
 from attest.bundle import Bundle
 from attest.canonical import canonical, read_json
@@ -55,7 +55,7 @@ def situations():
         policy = Policy(**{"authorities": world.policy.authorities, **demands})
         options = {"at": module.NOW, **given}
         found.append(_situation(code, bundle, policy, options))
-    return found + list(_proven(module))
+    return found + list(_others(module))
 
 
 def _situation(name, bundle, policy, options):
@@ -68,8 +68,8 @@ def _situation(name, bundle, policy, options):
     }
 
 
-def _proven(module):
-    """What no code of the table is about: other keys, a stream, a witnessed log."""
+def _others(module):
+    """What no code of the table is about: other keys, a stream, a witnessed log, …"""
     options = {"at": module.NOW}
     for alg in Algorithm:
         world = make_world(alg=alg)
@@ -82,6 +82,13 @@ def _proven(module):
     asked = {"nonce": "nonce-of-mine", "audience": "me"}
     bundle = module.WORLD.bundle(nonce=asked["nonce"], claims={"aud": "me"})
     yield _situation("nonce", bundle, module.WORLD.policy, options | asked)
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+    request = json.dumps(body).encode()
+    bundle = module.WORLD.bundle(request, private={"request.sampling": ABSENT})
+    reordered = json.dumps(dict(reversed(body.items()))).encode()
+    for copy in (json.dumps(body, indent=1).encode(), reordered):
+        respelt = replace(bundle, request=copy)
+        yield _situation("respelt request", respelt, module.WORLD.policy, options)
 
 
 def judge(cases):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from fakes.verdicts import sound
 from fakes.world import (
+    ABSENT,
     ANSWER,
     NOW,
     REQUEST,
@@ -172,3 +173,25 @@ def test_both_bodies_are_spoken_of():
         "content.answer_changed",
     ]
     assert "the request is not the attested one and the response" in step.detail
+
+
+def test_a_request_that_asks_for_no_sampling():
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
+    respelt = json.dumps({"messages": body["messages"], "model": "tiny"}).encode()
+    bundle = WORLD.bundle(
+        json.dumps(body).encode(), private={"request.sampling": ABSENT}
+    )
+    (finding,) = content(bundle, request=respelt).findings
+    assert finding.code == "content.request_form"
+    # Where something is hidden, it may be the sampling.
+    token, *opened, end = bundle.token.split("~")
+    hidden = replace(bundle, token="~".join([token, *opened[:-1], end]))
+    (finding,) = content(hidden, request=respelt, response=None).findings
+    assert finding.code == "content.request_changed"
+
+
+def test_a_token_of_astronomic_many_choices_is_judged_in_time():
+    bundle = WORLD.bundle(claims={"res": {"choices": 2**53 - 1}})
+    lie = ANSWER.replace(b"Paris", b"Milan")
+    assert codes(bundle, lie) == ["content.answer_changed"]
+    assert codes(bundle, SPELT.encode()) == ["content.not_disclosed"]
