@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,6 +68,18 @@ class Gap:
         if not known:
             self.moves.append(move)
         move.add(change)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All moves, with their changes."""
+        moves = [[move.step, move.source, move.change] for move in self.moves]
+        return {"steps": self.steps, "moves": moves}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.steps = int(state["steps"])
+        self.moves = [
+            Move(step, source, change) for step, source, change in state["moves"]
+        ]
 
     def total(self) -> dict[str, torch.Tensor]:
         """The change over the whole gap, of all tensors that moved."""

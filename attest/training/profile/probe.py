@@ -10,7 +10,7 @@ from attest.errors import ProfileError
 from attest.training.batches import Example, collate
 from attest.training.routing import Schedule
 
-__all__ = ["Probe", "make_probes"]
+__all__ = ["Probe", "make_probe", "make_probes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +45,33 @@ def make_probes(
         ProfileError: a principle has fewer rows than chunks.
     """
     return tuple(
-        _probe(name, route.layers, examples, pad=pad, chunks=chunks)
+        make_probe(
+            name,
+            [example for example in examples if example.principle == name],
+            band=route.layers,
+            pad=pad,
+            chunks=chunks,
+        )
         for name, route in schedule.routes.items()
     )
 
 
-def _probe(
+def make_probe(
     name: str,
-    band: tuple[int, ...],
-    examples: Sequence[Example],
+    rows: Sequence[Example],
     *,
     pad: int,
     chunks: int,
+    band: tuple[int, ...] = (),
 ) -> Probe:
-    rows = [example for example in examples if example.principle == name]
-    if len(rows) < chunks:
+    """The probe of one principle, of these rows.
+
+    Raises:
+        ProfileError: fewer rows than chunks, or no rows.
+    """
+    if len(rows) < max(chunks, 1):
         raise ProfileError(
-            f"probe of {name!r}: expected at least {chunks} held-out rows, "
+            f"probe of {name!r}: expected at least {max(chunks, 1)} held-out rows, "
             f"found {len(rows)}",
             hint="add held-out rows of this principle, or profile it in fewer chunks",
         )

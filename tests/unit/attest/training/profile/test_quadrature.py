@@ -33,7 +33,7 @@ def probe(scales=(1.0,)):
 def walk(loss, *steps, allowed=1e-6, scales=(1.0,)):
     """Parts over a straight line from the origin that these steps make together."""
     model = Toy(loss)
-    start = float(model(torch.tensor(1.0)).loss)
+    start = model(torch.tensor(1.0)).loss.item()
     gap = Gap(merge=False)
     for number, change in enumerate(steps):
         tensors = [torch.tensor(value, dtype=torch.float64) for value in change]
@@ -41,11 +41,11 @@ def walk(loss, *steps, allowed=1e-6, scales=(1.0,)):
         with torch.no_grad():
             for index, value in enumerate(tensors):
                 model.blocks[index].add_(value)
-    end = float(model(torch.tensor(1.0)).loss)
+    end = model(torch.tensor(1.0)).loss.item()
     mean = sum(scales) / len(scales)
     drop = Drop(probe(scales), start * mean, end * mean, allowed)
     [(_, parts, effort)] = integrate(gap, model, [drop], units=UNITS)
-    places = [float(p) for p in model.blocks]
+    places = [p.item() for p in model.blocks]
     assert places == [pytest.approx(sum(s[i] for s in steps)) for i in (0, 1)]
     return parts, effort, start - end
 
