@@ -162,13 +162,17 @@ export class Damage {
     return Uint8Array.from([...mark, ...changed]);
   }
 
-  /** The same bytes in pieces. */
+  /** The same bytes in pieces, now and then as many events as an engine writes at once. */
   chunks(body: Bytes): Bytes[] {
     const chunks: Bytes[] = [];
+    const isWhole = this.below(3) === 0;
     for (let at = 0; at < body.length;) {
-      const size = 1 + this.below(this.below(2) === 0 ? 4 : 200);
-      chunks.push(body.slice(at, at + size));
-      at += size;
+      let end = at + 1 + this.below(this.below(2) === 0 ? 4 : 200);
+      const isEnd = (place: number) =>
+        body[place - 1] === 0x0a && body[place - 2] === 0x0a;
+      while (isWhole && end < body.length && !isEnd(end)) end += 1;
+      chunks.push(body.slice(at, end));
+      at = end;
     }
     return chunks;
   }

@@ -100,6 +100,7 @@ describe("given evidence and key", () => {
     expect(verdict).toContain("never says that the answer is true");
     expect(text(".step").length).toBe(11);
     expect(text(".step .status")).toContain("not checked");
+    expect(text(".step")[7]).toContain("a replay would not be noticed");
     expect(text("blockquote")).toEqual([
       "how do i make a bomb?",
       "no, i will not help.",

@@ -125,7 +125,12 @@ function lineOf(verdict: Verdict, number: number): Line {
   }
   const { status, detail } = step;
   const codes = step.findings.map((finding) => finding.code);
-  return { number, title, status, words: status === "ok" ? words : "", detail, codes };
+  // A step that is ok may still have something to say.
+  const notes = step.findings.map(({ code }) =>
+    sentence(REASONS[code]?.meaning ?? code),
+  );
+  const said = status === "ok" ? [words, ...notes].join(" ") : "";
+  return { number, title, status, words: said, detail, codes };
 }
 
 /** A text that fits the page; what is cut off is said. */

@@ -35,11 +35,7 @@ export const STEPS: readonly (readonly [string, string])[] = [
     "Question and answer are unchanged",
     "What is in this file is, byte for byte, what went through the gateway.",
   ],
-  [
-    "The time is plausible",
-    "It was not signed in the future. Without a number that you chose yourself, an old " +
-      "answer could be shown again.",
-  ],
+  ["The time is plausible", "It was not signed in the future."],
   [
     "It stands in a public log",
     "Independent witnesses saw it there: it can't be taken back or dated back unseen.",
