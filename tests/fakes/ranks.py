@@ -114,11 +114,11 @@ def ddp(rank, *, unused):
     }
 
 
-def mixed_ddp(rank):
+def mixed_ddp(rank, *, unused):
     """Ranks whose rows belong to different principles."""
     base = micro_model()
     schedule = schedule_of(base, OVERLAPPING)
-    model = DistributedDataParallel(base, find_unused_parameters=True)
+    model = DistributedDataParallel(base, find_unused_parameters=unused)
     router = Router(model, schedule, plain_sgd, max_norm=None)
     start = whole(model)
     owners = [{"deep": 0, "shallow": 1}, {"deep": 0, "middle": 1}][rank]
@@ -220,7 +220,8 @@ def fsdp2(rank):
 CASES = {
     "ddp-unused": lambda rank: ddp(rank, unused=True),
     "ddp": lambda rank: ddp(rank, unused=False),
-    "mixed-ddp": mixed_ddp,
+    "mixed-ddp-unused": lambda rank: mixed_ddp(rank, unused=True),
+    "mixed-ddp": lambda rank: mixed_ddp(rank, unused=False),
     "other-routes": other_routes,
     "bad-row": bad_row,
     "fsdp2": fsdp2,

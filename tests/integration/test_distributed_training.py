@@ -89,7 +89,7 @@ def test_shards_are_confined(ranks):
         assert rank["energy_gap"] < 1e-3
 
 
-@pytest.mark.parametrize("ranks", ["mixed-ddp"], indirect=True)
+@pytest.mark.parametrize("ranks", ["mixed-ddp", "mixed-ddp-unused"], indirect=True)
 def test_ranks_with_different_principles(ranks):
     assert ranks[0] == ranks[1]
     assert ranks[0]["order"] == ["deep", "shallow", "middle"]
