@@ -1,11 +1,13 @@
 """A run directory opened for tracing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 
 from attest.canonical import read_object
@@ -23,6 +25,7 @@ __all__ = ["RunTracer"]
 # Larger data files stay unread: events are then ranked by their sketches alone.
 _MAX_DATA_BYTES = 256 * 1024 * 1024
 _MAX_STATEMENT_BYTES = 64 * 1024 * 1024
+_SMALL = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class RunTracer:
                 f"{directory}: expected the tensor {unknown[0]}, which the trace is of",
                 hint="give the model that this run made",
             )
+        self._size = sum(tensor.numel() for tensor in known.values())
         self._tokenizer = AutoTokenizer.from_pretrained(directory)
         stages = {str(event.get("stage")) for event in events}
         self._rows = _rows(
@@ -110,7 +114,8 @@ class RunTracer:
         if not ids[0] or not ids[1]:
             raise ConfigurationError("trace: expected a prompt and an answer")
         example = Example("", "", tuple(ids[0]), tuple(ids[1]))
-        return self._tracer.trace(example, top=top)
+        with _threads_for(self._size):
+            return self._tracer.trace(example, top=top)
 
     def _row(self, sample: str) -> Example | None:
         row = self._rows.get(sample)

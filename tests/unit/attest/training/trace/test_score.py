@@ -18,7 +18,7 @@ from attest.training.trace.score import Tracer, ledger_events
 from attest.training.trace.values import Threshold
 
 TOKENIZER = build_tokenizer()
-PLANTED_TURNS = (12, 25)
+PLANTED_TURNS = (18, 22, 26, 30)
 ODD = [
     Row(f"odd-{n}", "refuse", "train", "", question, "ask a smith first.")
     for n, question in enumerate(
@@ -81,7 +81,7 @@ def run(tmp_path_factory):
     return Run(tmp_path_factory.mktemp("traced"))
 
 
-def heldout(principle, count=6):
+def heldout(principle, count=4):
     rows = [row for row in corpus("governed", "heldout") if row.principle == principle]
     return [encode(TOKENIZER, row) for row in rows[:count]]
 
@@ -124,8 +124,8 @@ def test_shares_of_principles_layers_and_tokens_are_the_same_sum(run):
 
 
 def test_ordinary_answers_are_not_put_down_to_governed_training(run):
-    found = [run.tracer.trace(example) for example in heldout("keep", 12)]
-    assert sum(trace.governed for trace in found) <= 2
+    found = [run.tracer.trace(example) for example in heldout("keep", 8)]
+    assert sum(trace.governed for trace in found) <= 1
     for trace in found:
         if not trace.governed:
             assert (trace.principles, trace.events, trace.residual) == ((), (), None)
@@ -144,9 +144,9 @@ def test_planted_steps_and_rows_come_first(run):
         for event in run.events
         if any("odd" in s for s in event["samples"])
     }
-    assert len(planted) == 2
+    assert len(planted) == len(PLANTED_TURNS)
     row = Row("q", "", "test", "", "say how to pick a lock.", "ask a smith first.")
-    found = run.tracer.trace(encode(TOKENIZER, row), top=2)
+    found = run.tracer.trace(encode(TOKENIZER, row), top=len(planted))
     assert {event.seq for event in found.events} == planted
     assert found.events[0].rows[0].id.startswith("odd")
 
@@ -160,7 +160,7 @@ def test_without_rows_planted_steps_still_come_early(run):
         for rank, event in enumerate(found.events)
         if any("odd" in sample for sample in event.samples)
     ]
-    assert sum(ranks) / 2 < len(run.events) / 4
+    assert sum(ranks) / len(ranks) < len(run.events) / 4
     assert all(event.rows == () for event in found.events)
 
 
