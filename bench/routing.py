@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 
 from attest.training.batches import Example, Sampler
 from attest.training.confinement import checksums, digests
@@ -275,6 +275,7 @@ def measure_trainers(rounds: int, seed: int) -> dict[str, Any]:
             processing_class=tokenizer,
             **extra,
         )
+        trainer.pop_callback(PrinterCallback)
         begun = time.process_time()
         trainer.train()
         return time.process_time() - begun
