@@ -1,9 +1,10 @@
 /** Keys, texts and streams: what the vectors don't reach. */
 
 import { createPublicKey, generateKeyPairSync, sign } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createParser } from "eventsource-parser";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 
 import {
   type Bytes,
@@ -23,6 +24,8 @@ import {
   Policy,
   PublicKey,
   SignatureError,
+  readBundle,
+  verify,
 } from "../src/index.js";
 import { subtle } from "../src/digests.js";
 import { Decimal } from "../src/rules.js";
@@ -104,6 +107,23 @@ test("a platform without WebCrypto cannot tell, and says so", () => {
     expect(() => subtle()).toThrow(EvidenceUnavailableError);
   } finally {
     if (own !== undefined) Object.defineProperty(globalThis, "crypto", own);
+  }
+});
+
+test("a platform without the algorithm cannot tell, which is no definite no", async () => {
+  const compat = new URL("../../../tests/compat/v0.1.0/", import.meta.url);
+  const file = (name: string) => readFileSync(new URL(name, compat));
+  const key = await PublicKey.fromBytes(file("authority.pub.pem"));
+  const lacking = vi.spyOn(crypto.subtle, "importKey");
+  lacking.mockRejectedValue(new DOMException("Unrecognized name", "NotSupportedError"));
+  try {
+    const policy = new Policy({ authorities: [key] });
+    const bundle = readBundle(file("answer.bundle.json"));
+    const verdict = await verify(bundle, policy, { at: 1_795_597_800 });
+    expect([verdict.word, verdict.tier]).toEqual(["unknown", "T0"]);
+    expect(verdict.error).toBeInstanceOf(EvidenceUnavailableError);
+  } finally {
+    lacking.mockRestore();
   }
 });
 

@@ -87,7 +87,10 @@ describe("tables", () => {
       reasons: unknown;
       tokens: Record<string, Record<string, boolean>>;
       salted: string[];
+      version: string;
     };
+    const own = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+    expect(JSON.parse(own)).toMatchObject({ version: tables.version });
     expect(tables.reasons, "run: npm run reasons").toEqual(REASONS);
     expect(Object.keys(SALTED).sort()).toEqual(tables.salted);
     for (const [typ, schema] of Object.entries(TOKENS)) {

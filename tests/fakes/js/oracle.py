@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fakes.world import ABSENT, STREAM, STREAM_REQUEST, make_world
 
+from attest._version import __version__
 from attest.bundle import Bundle
 from attest.canonical import canonical, read_json
 from attest.claims import SALTED, TOKENS
@@ -201,6 +202,7 @@ def requests(cases):
 def tables():
     """The tables that both sides have."""
     return {
+        "version": __version__,
         "reasons": {
             reason.code: {"status": reason.status, "meaning": reason.meaning}
             for reason in REASONS.values()
