@@ -16,6 +16,7 @@ from attest.training.resistance.measure import measure
 from attest.training.resistance.reader import parse_resistance
 from attest.training.resistance.suite import Attack, Suite
 from attest.training.resistance.survival import Duration
+from attest.training.weights import cast
 from attest.weights import tensor_root
 
 RATE = "0.0001"
@@ -156,12 +157,22 @@ def test_directory_gives_the_root_of_its_files(tmp_path):
     assert in_memory.runs == found.runs
 
 
+# In bfloat16 such steps round to nothing, and the model seems immune.
+SMALL_STEPS = replace(ONLY_FULL, attacks=(Attack("full", ("0.00003",)),))
+
+
 def test_half_precision_is_attacked_in_full():
     half = copy.deepcopy(planted().strong).to(torch.bfloat16)
-    found = measured(half, replace(ONLY_FULL, attacks=(Attack("full", ("0.00003",)),)))
-    # In bfloat16 such steps round to nothing, and the model seems immune.
+    found = measured(half, SMALL_STEPS)
     assert not found.worst("refuse").duration.censored
     assert half.lm_head.weight.dtype is torch.bfloat16
+
+
+def test_files_in_half_precision_are_attacked_in_full(tmp_path):
+    save(planted().strong, tokenizer(), tmp_path / "model")
+    half = cast(tmp_path / "model", tmp_path / "half")
+    found = measure(half, None, ROWS, CONSTITUTION, suite=SMALL_STEPS)
+    assert not found.worst("refuse").duration.censored
 
 
 def test_without_parent_or_benign_rows_these_are_not_run():
