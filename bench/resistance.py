@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 
 from attest.training.batches import Example, Sampler, collate, encode
 from attest.training.constitution import Band, Constitution, parse_constitution
-from attest.training.demo import RECIPE, constitution_bytes, corpus
+from attest.training.demo import constitution_bytes, corpus
 from attest.training.demo.tiny import build_model, build_tokenizer
 from attest.training.layout import read_layout
 from attest.training.ledger import Ledger
-from attest.training.loop import Trainer
+from attest.training.loop import Plan, Trainer
 from attest.training.resistance.entry import write_resistance
 from attest.training.resistance.measure import measure
 from attest.training.resistance.reader import parse_resistance
@@ -36,6 +36,10 @@ from attest.training.resistance.values import Resistance
 from attest.training.routing import compile_schedule
 from attest.training.tamper import Tamper
 
+# Chosen on seeds 0 to 2 for docs/training.md; fixed here, so that figures can be had
+# again whatever becomes of the demo.
+BASE = Plan("base", steps=240, rows=16, lr=3e-3)
+GOVERNED = Plan("governed", steps=240, rows=8, lr=3e-3)
 ATTACKED = ("refuse", "unsure")
 ALL, DEEP, SHALLOW = Band(), Band(500, 1000), Band(0, 500)
 # A cut of std-1 that fits an hour of one core for all ways and seeds.
@@ -181,7 +185,7 @@ class Bench:
         path = self.out / f"base-{seed}.safetensors"
         if not path.exists():
             model = build_model(self.tokenizer, seed=seed)
-            self.stage(model, seed, lambda t, s: t.unrouted(RECIPE.base, s), "base")
+            self.stage(model, seed, lambda t, s: t.unrouted(BASE, s), "base")
             save_file(model.state_dict(), path)
         return path
 
@@ -193,7 +197,7 @@ class Bench:
             return model
         model.load_state_dict(load_file(self.base(seed)))
         way, constitution = WAYS[name], self.governing(name)
-        plan = replace(RECIPE.governed, steps=RECIPE.governed.steps * way.longer)
+        plan = replace(GOVERNED, steps=GOVERNED.steps * way.longer)
         tamper = Tamper(model, self.contrary(), seed=seed + 2) if way.ahead else None
         started = time.process_time()
         self.stage(
