@@ -219,6 +219,17 @@ def test_toggle_computes_no_other_gradient():
     assert found == set(router.trained("shallow"))
 
 
+def test_clear_drops_every_other_gradient_before_the_step():
+    model = micro_model()
+    router = Router(model, schedule_of(model, OVERLAPPING), adamw, mechanism="clear")
+    with router.route("shallow"):
+        model(**BATCH).loss.backward()
+        assert model.lm_head.weight.grad is not None
+        router.norm()
+        found = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert found == set(router.trained("shallow"))
+
+
 def test_every_route_has_its_own_state():
     """A step for one band leaves the moments that another one has of shared tensors."""
     model = micro_model()
