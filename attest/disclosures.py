@@ -22,6 +22,7 @@ MAX_DISCLOSURES = 256
 MAX_PRESENTATION = 64 * 1024
 _MAX_DISCLOSURE = 8 * 1024
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_text = json.encoder.encode_basestring_ascii
 _SALT_BYTES = 16  # 128 bits, RFC 9901 §9.3
 
 
@@ -42,12 +43,19 @@ def conceal(
     """
     disclosures = [
         b64url_encode(
-            _encode([b64url_encode(random(_SALT_BYTES)), name, value]).encode()
+            f'["{b64url_encode(random(_SALT_BYTES))}",{_text(name)},{_json(value)}]'.encode(
+                "ascii"
+            )
         )
         for name, value in claims.items()
     ]
     digests = sorted(_digest(disclosure) for disclosure in disclosures)
     return {"_sd": digests, "_sd_alg": "sha-256"}, disclosures
+
+
+def _json(value: Any) -> str:
+    # What the encoder does with a string, without making an encoder for it.
+    return _text(value) if type(value) is str else _encode(value)
 
 
 def join(token: str, disclosures: list[str]) -> str:

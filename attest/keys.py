@@ -8,7 +8,7 @@ verification takes it from here. Signatures have JOSE form (RFC 7518 §3.4): ES2
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
@@ -43,6 +43,7 @@ _MAX_KEY_FILE = 16 * 1024
 _URLSAFE = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 )
+_TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
 
@@ -55,7 +56,8 @@ class Algorithm(StrEnum):
 
 def b64url_encode(data: bytes) -> str:
     """Base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    text = binascii.b2a_base64(data, newline=False)
+    return text.translate(_TO_URLSAFE).rstrip(b"=").decode("ascii")
 
 
 def b64url_decode(text: str | bytes) -> bytes:
@@ -233,6 +235,11 @@ class PrivateKey:
     """A private key in memory; also the simplest `Signer`."""
 
     _key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+    _public: PublicKey = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        public = PublicKey._of(self._key.public_key())  # noqa: SLF001  # same module
+        object.__setattr__(self, "_public", public)
 
     @classmethod
     def generate(cls, alg: Algorithm = Algorithm.EDDSA) -> "PrivateKey":
@@ -260,7 +267,7 @@ class PrivateKey:
     @property
     def public(self) -> PublicKey:
         """The public half."""
-        return PublicKey._of(self._key.public_key())  # noqa: SLF001  # same module
+        return self._public
 
     @property
     def pem(self) -> bytes:

@@ -16,41 +16,44 @@ _MAX_NAME = 256
 # A token with its disclosures must fit a header; one logit_bias can hold 300 entries.
 _MAX_PARAMETER = 256
 
-_SAMPLING = (
-    "allowed_token_ids",
-    "bad_words",
-    "best_of",
-    "echo",
-    "frequency_penalty",
-    "ignore_eos",
-    "length_penalty",
-    "logit_bias",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_tokens",
-    "min_p",
-    "min_tokens",
-    "n",
-    "output_config",
-    "presence_penalty",
-    "reasoning",
-    "reasoning_effort",
-    "repetition_penalty",
-    "response_format",
-    "seed",
-    "skip_special_tokens",
-    "stop",
-    "stop_sequences",
-    "stop_token_ids",
-    "structured_outputs",
-    "temperature",
-    "text",
-    "thinking",
-    "thinking_token_budget",
-    "tool_choice",
-    "top_k",
-    "top_p",
-    "use_beam_search",
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+_SAMPLING = frozenset(
+    (
+        "allowed_token_ids",
+        "bad_words",
+        "best_of",
+        "echo",
+        "frequency_penalty",
+        "ignore_eos",
+        "length_penalty",
+        "logit_bias",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "min_p",
+        "min_tokens",
+        "n",
+        "output_config",
+        "presence_penalty",
+        "reasoning",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "seed",
+        "skip_special_tokens",
+        "stop",
+        "stop_sequences",
+        "stop_token_ids",
+        "structured_outputs",
+        "temperature",
+        "text",
+        "thinking",
+        "thinking_token_budget",
+        "tool_choice",
+        "top_k",
+        "top_p",
+        "use_beam_search",
+    )
 )
 
 
@@ -132,9 +135,9 @@ def _boolean(body: Mapping[str, Any], name: str) -> bool:
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, str]:
     texts = {}
-    for name in _SAMPLING:
-        if body.get(name) is not None:
-            text = json.dumps(body[name], separators=(",", ":"), sort_keys=True)
+    for name in sorted(_SAMPLING & body.keys()):
+        if body[name] is not None:
+            text = _encode(body[name])
             if len(text) > _MAX_PARAMETER:
                 text = digest(text.encode("ascii"))
             texts[name] = text

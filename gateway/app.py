@@ -5,15 +5,17 @@ or one `@app.middleware("http")` would each cost more than the signature.
 """
 
 import json
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.asgi import send_error
 from gateway.dialects import error_body
-from gateway.endpoints import ENDPOINTS, Endpoint, Treatment
+from gateway.endpoints import ENDPOINTS, Treatment
 from gateway.errors import HttpError, RequestError
 from gateway.evidence import evidence_router
 from gateway.health import health_router
@@ -25,22 +27,49 @@ from gateway.tlog.routes import log_router
 
 __all__ = ["build_app"]
 
+_INTERNAL = HttpError("internal error")
 _KINDS = {
     Treatment.ATTESTED: AttestedEndpoint,
     Treatment.PASSED: PassedEndpoint,
 }
 
 
+class _Application(FastAPI):
+    """FastAPI, with the rows of the table taken before its middleware and router."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rows: dict[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification; what a row raises, the server's log gets."""
+        row = self.rows.get(scope["path"]) if scope["type"] == "http" else None
+        if row is None:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await row(scope, receive, send)
+        except Exception:
+            # Refused by the server where an answer has begun.
+            with suppress(RuntimeError):
+                await send_error(send, _INTERNAL, error_body(_INTERNAL))
+            raise
+
+
 def build_app(state: AppState) -> FastAPI:
     """The application over one state. It has no lifespan and opens nothing itself."""
-    app = FastAPI(
+    app = _Application(
         title="attest-gateway",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.router.routes.extend(_route(endpoint, state) for endpoint in ENDPOINTS)
+    for endpoint in ENDPOINTS:
+        application = cast("ASGIApp", _KINDS[endpoint.treatment](endpoint, state))
+        app.rows[endpoint.path] = application
+        # Without a list of methods: a wrong one gets an OpenAI error body too.
+        app.router.routes.append(Route(endpoint.path, application))
     app.include_router(health_router(state))
     app.include_router(
         evidence_router(
@@ -62,12 +91,6 @@ def build_app(state: AppState) -> FastAPI:
     return app
 
 
-def _route(endpoint: Endpoint, state: AppState) -> Route:
-    application = _KINDS[endpoint.treatment](endpoint, state)
-    # Without a list of methods: a wrong one gets an OpenAI error body too.
-    return Route(endpoint.path, cast("ASGIApp", application))
-
-
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HttpError)  # noqa: S101  # registered for it alone
     return Response(
@@ -87,4 +110,4 @@ async def _framework_error(request: Request, error: Exception) -> Response:
 
 async def _internal_error(request: Request, _: Exception) -> Response:
     # The server's log has the trace; a client learns nothing of it.
-    return await _http_error(request, HttpError("internal error"))
+    return await _http_error(request, _INTERNAL)

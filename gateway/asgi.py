@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from gateway.errors import HttpError, RequestError
 
 __all__ = [
     "ClientGoneError",
+    "Lost",
+    "Patience",
     "Receive",
     "Scope",
     "Send",
-    "completed",
     "read_body",
     "send_body",
     "send_chunk",
@@ -23,11 +24,12 @@ __all__ = [
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Lost = Callable[[Callable[[], None]], Callable[[], object]]
 Fields = Sequence[tuple[bytes, bytes]]
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was there; nobody is to be answered."""
+    """The client left; nobody is to be answered."""
 
 
 async def read_body(
@@ -81,35 +83,60 @@ def _too_large(max_bytes: int) -> RequestError:
     )
 
 
-async def completed(
-    task: "asyncio.Task[None]", receive: Receive, gone: "asyncio.Future[None]"
-) -> bool:
-    """Whether the task ended before the client left; if not, it is cancelled.
+class Patience:
+    """A block that ends early when its time is up, or when the client leaves.
 
-    A client also counts as gone once `gone` is done.
-
-    Reading is the only sure way to learn that a client left: most servers drop what is
-    sent to one that is gone without a word; a few raise an OSError.
+    `lost` registers a function for when the connection is lost, and gives one that
+    takes it back. Without it the client is watched by reading on, which takes a task:
+    most servers drop what is sent to one that is gone without a word.
 
     Raises:
-        Exception: whatever else the task raised.
+        TimeoutError: on leaving the block, its time was up.
+        ClientGoneError: likewise, the client left or `leave` was called.
     """
-    watching = asyncio.create_task(_disconnect(receive))
-    try:
-        await asyncio.wait({task, watching, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            return False
-        await task
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        watching.cancel()
-        if not task.done():
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+
+    __slots__ = ("_forget", "_gone", "_lost", "_receive", "_timeout")
+
+    def __init__(self, seconds: float, receive: Receive, lost: Lost | None) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._receive, self._lost = receive, lost
+        self._gone = False
+        self._forget: Callable[[], object] = bool
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        if self._lost is not None:
+            self._forget = self._lost(self.leave)
+        else:
+            watching = asyncio.create_task(_disconnect(self._receive))
+            watching.add_done_callback(self._left)
+            self._forget = watching.cancel
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._forget()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            if self._gone:
+                raise ClientGoneError from None
+            raise
+
+    def leave(self) -> None:
+        """End the block as if the client had left."""
+        if not self._gone:
+            self._gone = True
+            if not self._timeout.expired():
+                self._timeout.reschedule(0)
+
+    def _left(self, watching: "asyncio.Task[None]") -> None:
+        if not watching.cancelled():
+            self.leave()
 
 
 async def _disconnect(receive: Receive) -> None:

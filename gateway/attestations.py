@@ -25,7 +25,7 @@ class Store(Protocol):
     """Durable home of attestations."""
 
     async def put(self, record: Record) -> None:
-        """Keep one; returns when it is durable."""
+        """Keep one; returns when it is durable. Cancelling that does not undo it."""
 
     async def get(self, attestation_id: str) -> tuple[str, bytes] | None:
         """Token and endorsements, None when unknown."""
@@ -213,10 +213,7 @@ class Attester:
         self._prev = tokens.signing_digest(compact)
         token = disclosures.join(compact, opened)
         signed = time.perf_counter()
-        # A client that goes away cancels its request, never the record of it.
-        await asyncio.shield(
-            self._store.put((exchange.id, self.boot.digest, seq, token))
-        )
+        await self._store.put((exchange.id, self.boot.digest, seq, token))
         return Sealed(
             id=exchange.id,
             token=token,

@@ -11,9 +11,11 @@ from attest.digests import digest
 from attest.errors import AttestError, FormatError
 from attest.transcript import MAX_BODY, Transcript
 from gateway.asgi import (
+    ClientGoneError,
+    Lost,
+    Patience,
     Receive,
     Send,
-    completed,
     send_body,
     send_chunk,
     send_error,
@@ -71,6 +73,7 @@ class Call:
     content_type: str = "application/json"
     comment: bool = True
     abort: Callable[[], None] | None = None
+    lost: Lost | None = None
     _response: UpstreamResponse | None = None
     _chunks: AsyncGenerator[bytes] | None = None
     _relay: StreamRelay | None = None
@@ -79,6 +82,7 @@ class Call:
     _serving: Serving | None = None
     _stopped: bool = False
     _sending_since: float | None = None
+    _watch: asyncio.TimerHandle | None = None
 
     async def run(self, receive: Receive) -> None:
         """Ask the engine, pass its answer on, have it sealed."""
@@ -93,18 +97,6 @@ class Call:
                 await self._answer()
         finally:
             await self._release()
-
-    async def _fetched(self, receive: Receive) -> bool:
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fetching = asyncio.create_task(self._fetch(gone))
-        try:
-            return await completed(fetching, receive, gone)
-        except asyncio.CancelledError:
-            # The server goes down, and its patience is at an end.
-            if self._relay is not None:
-                self._stopped = not self._relay.ended
-                await self._end_stream(self._relay)
-            raise
 
     async def refuse(self, error: HttpError) -> None:
         """Answer with an error, attested."""
@@ -123,15 +115,17 @@ class Call:
             return
         await send_error(self.send, error, body, self._attested_fields(sealed))
 
-    # Asking the engine. This part is cancelled when the client leaves.
+    # Asking the engine. This part ends when the client leaves.
 
-    async def _fetch(self, gone: "asyncio.Future[None]") -> None:
-        """Ask, and pass a stream on; `gone` is set when its reader stops reading."""
+    async def _fetched(self, receive: Receive) -> bool:
+        """Ask, and pass a stream on; false when the client left meanwhile."""
         self._bound()
         began, limit = self.exchange.age(), self.state.limits.answer_seconds
         try:
-            async with asyncio.timeout(limit):
-                await self._ask(gone)
+            async with Patience(limit, receive, self.lost) as patience:
+                await self._ask(patience)
+        except ClientGoneError:
+            return False
         except TimeoutError:
             self._stopped = self._relay is not None
             self._failure = UpstreamError(
@@ -145,10 +139,19 @@ class Call:
                 request_id=self.exchange.request_id,
             )
             self._failure = error
+        except OSError:
+            return False  # how a few servers tell that the client left
+        except asyncio.CancelledError:
+            # The server goes down, and its patience is at an end.
+            if self._relay is not None:
+                self._stopped = not self._relay.ended
+                await self._end_stream(self._relay)
+            raise
         finally:
             self.exchange.engine_seconds = self.exchange.age() - began
+        return True
 
-    async def _ask(self, gone: "asyncio.Future[None]") -> None:
+    async def _ask(self, patience: Patience) -> None:
         self._response = await self.state.require_engine().open(
             "POST",
             self.path,
@@ -162,28 +165,26 @@ class Call:
         self._chunks = identity(self._response)
         kind = self._response.headers.get("content-type", "")
         if kind.lower().startswith("text/event-stream"):
-            watch = self._watch_reader(gone)
+            self._watch_reader(patience)
             try:
                 await self._stream(self._response, self._chunks)
             finally:
-                watch.cancel()
+                if self._watch is not None:
+                    self._watch.cancel()
         else:
             self._body = await read_limited(self._chunks, MAX_BODY)
 
-    def _watch_reader(self, gone: "asyncio.Future[None]") -> "asyncio.Task[None]":
-        """Set `gone` once a piece of the stream has waited too long for its reader."""
+    def _watch_reader(self, patience: Patience) -> None:
+        """Take the reader for gone once a piece has waited too long for it."""
         limit = self.state.limits.idle_seconds
-
-        async def watch() -> None:
-            while not gone.done():
-                await asyncio.sleep(limit / 4)
-                since = self._sending_since
-                if since is not None and self.exchange.age() - since > limit:
-                    gone.set_result(None)
-                    if self.abort is not None:
-                        self.abort()
-
-        return asyncio.create_task(watch())
+        since = self._sending_since
+        if since is not None and self.exchange.age() - since > limit:
+            patience.leave()
+            if self.abort is not None:
+                self.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(limit / 4, self._watch_reader, patience)
 
     async def _stream(
         self, response: UpstreamResponse, chunks: AsyncGenerator[bytes]

@@ -6,16 +6,23 @@ CWE-400).
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["ABORT", "Connection", "connection_class"]
+__all__ = ["ABORT", "LOST", "Connection", "connection_class"]
 
 ABORT = "attest.abort"
 """Extension of the scope: a function that closes the connection at once.
 
 An orderly close waits for a client that has stopped reading.
+"""
+
+LOST = "attest.lost"
+"""Extension of the scope: its member `tell` is `Connection.when_lost`.
+
+Reading on until the client leaves would take a task for each request.
 """
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -31,10 +38,12 @@ class Connection(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock; see asyncio.Protocol."""
         super().connection_made(transport)
+        self._listeners: set[Callable[[], None]] = set()
         self._arm()
 
     def data_received(self, data: bytes) -> None:
@@ -57,13 +66,30 @@ class Connection(HttpToolsProtocol):
         """The head is whole; see httptools."""
         self._disarm()
         # The task that reads the scope starts in a later turn of the loop.
-        self.scope["extensions"] = {ABORT: {"now": self.transport.abort}}
+        self.scope["extensions"] = {
+            ABORT: {"now": self.transport.abort},
+            LOST: {"tell": self.when_lost},
+        }
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock; see asyncio.Protocol."""
+        """Stop the clock, and tell who wants to know; see asyncio.Protocol."""
         self._disarm()
         super().connection_lost(exc)
+        self._is_lost = True
+        for tell in list(self._listeners):
+            tell()
+
+    def when_lost(self, tell: Callable[[], None]) -> Callable[[], object]:
+        """Have `tell` called once the client is gone, at once if it is already.
+
+        Returns:
+            What takes that back.
+        """
+        if self._is_lost:
+            return self.loop.call_soon(tell).cancel
+        self._listeners.add(tell)
+        return lambda: self._listeners.discard(tell)
 
     def _arm(self) -> None:
         self._deadline = self.loop.call_later(self.head_seconds, self.transport.abort)

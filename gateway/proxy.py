@@ -28,7 +28,7 @@ from gateway.asgi import (
 )
 from gateway.call import Call, read_limited
 from gateway.coding import identity
-from gateway.connection import ABORT
+from gateway.connection import ABORT, LOST
 from gateway.dialects import error_body
 from gateway.endpoints import Endpoint, refusal
 from gateway.errors import HttpError, RequestError
@@ -132,6 +132,7 @@ class AttestedEndpoint(_Endpoint):
             received=body,
             forwarded=body,
         )
+        extensions = scope.get("extensions", {})
         call = Call(
             state=self._state,
             exchange=exchange,
@@ -139,7 +140,8 @@ class AttestedEndpoint(_Endpoint):
             fields=fields,
             path=self._endpoint.path,
             content_type=content_type,
-            abort=scope.get("extensions", {}).get(ABORT, {}).get("now"),
+            abort=extensions.get(ABORT, {}).get("now"),
+            lost=extensions.get(LOST, {}).get("tell"),
         )
         try:
             exchange.nonce = headers.nonce(fields)

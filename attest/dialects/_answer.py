@@ -133,11 +133,9 @@ class Message:
         }
 
     def _text(self, name: str) -> str | None:
-        parts = [
-            part
-            for _, some in sorted(self._texts.get(name, {}).items())
-            for part in some
-        ]
+        if name not in self._texts:
+            return None
+        parts = [part for _, some in sorted(self._texts[name].items()) for part in some]
         return joined(parts) or None
 
     def _numbered_calls(self) -> list[tuple[int, ToolCall]]:

@@ -7,6 +7,7 @@ child here, and the start-up, which has no weights to check. MODE is one of
 
     attested  attested and kept, with a log
     no-log    attested and kept, without a log
+    no-store  attested, and not kept at all
     off       the same admission, limits, routes and connections; nothing is read,
               hashed, signed or kept
 
@@ -73,6 +74,10 @@ class Unattested(_Endpoint):
             await response.aclose()
 
 
+async def _forget(_: object) -> None:
+    """Keep nothing."""
+
+
 def main() -> None:
     mode, port, engine, folder = sys.argv[1:]
     world = make_world()
@@ -82,6 +87,8 @@ def main() -> None:
         Path(folder) / f"{mode}.sqlite", log=mode == "attested"
     )
     store.add_boot(boot.digest, boot.endorsements(), boot.record)
+    if mode == "no-store":
+        store.put = _forget
     attester = Attester(boot, store, lambda: float(NOW))
     state = AppState(
         LimitSettings(max_concurrency=100_000),

@@ -30,7 +30,8 @@ _BATCH = 256
 # id, boot, seq, token
 Record = tuple[str, str, int, str]
 Work = Callable[[Connection], None]
-_Item = tuple[Work, "Future[None]"]
+_Future = Future[None] | asyncio.Future[None]
+_Item = tuple[Work, asyncio.AbstractEventLoop | None, _Future]
 T = TypeVar("T")
 
 
@@ -136,13 +137,16 @@ class RecordStore:
         Raises:
             StoreError: the transaction failed, through this work or another's.
         """
-        # A client that goes away must not cancel the write of its own record.
-        await asyncio.shield(asyncio.wrap_future(self._submit(work)))
+        # Whoever waits may be cancelled; the work is done all the same.
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._queue.put((work, loop, future))
+        await future
 
     def _submit(self, work: Work) -> "Future[None]":
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can cancel it
-        self._queue.put((work, future))
+        self._queue.put((work, None, future))
         return future
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -203,12 +207,12 @@ class RecordStore:
                     stop = True
                     break
                 batch.append(item)
-            error = self._commit([work for work, _ in batch])
-            for _, future in batch:
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
+            error = self._commit([item[0] for item in batch])
+            waiting: dict[asyncio.AbstractEventLoop | None, list[_Future]] = {}
+            for _, loop, future in batch:
+                waiting.setdefault(loop, []).append(future)
+            for loop, futures in waiting.items():
+                _tell(loop, futures, error)
             if stop:
                 return
 
@@ -252,6 +256,29 @@ class RecordStore:
     def _close_connections(self) -> None:
         for connection in (self._writer, self._reader):
             _close(connection)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop | None,
+    futures: Sequence[_Future],
+    error: StoreError | None,
+) -> None:
+    """Resolve futures, those of an event loop in it: it is woken once for all."""
+    if loop is None:
+        _resolve(futures, error)
+        return
+    with suppress(RuntimeError):  # it is closed, so nobody waits
+        loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _resolve(futures: Sequence[_Future], error: StoreError | None) -> None:
+    for future in futures:
+        if future.done():  # whoever waited was cancelled
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
 
 
 def _close(connection: Connection | None) -> None:

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.asgi import ClientGoneError, completed, read_body
+from gateway.asgi import ClientGoneError, Patience, read_body
 from gateway.errors import RequestError
 
 
@@ -28,12 +28,6 @@ async def read(*messages, headers=(), max_bytes=10):
     return await read_body(
         {"headers": headers}, receiver(*messages), max_bytes=max_bytes, seconds=0.05
     )
-
-
-async def until(task, *messages, gone=None):
-    """`completed`, with a reader who stays unless `gone` says otherwise."""
-    gone = gone or asyncio.get_running_loop().create_future()
-    return await completed(task, receiver(*messages), gone)
 
 
 async def test_body_in_parts():
@@ -73,49 +67,118 @@ async def test_body_that_comes_too_slowly():
     assert caught.value.status == 408
 
 
-async def test_reader_that_stopped_reading_is_gone():
-    gone = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(asyncio.sleep(60))
-    asyncio.get_running_loop().call_soon(gone.set_result, None)
-    assert not await until(task, gone=gone)
-    assert task.cancelled()
+class Client:
+    """What tells of a client that leaves: by a function, or by what is received."""
+
+    def __init__(self, *messages, tells):
+        self.listeners = []
+        self.lost = self.tell if tells else None
+        self.left = asyncio.Event()
+        self.queue = list(messages)
+
+    def tell(self, listener):
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def leave(self):
+        self.left.set()
+        for listener in list(self.listeners):
+            listener()
+
+    async def receive(self):
+        if self.queue:
+            return self.queue.pop(0)
+        await self.left.wait()
+        return GONE
+
+    def patience(self, seconds=60):
+        return Patience(seconds, self.receive, self.lost)
 
 
-async def test_completed():
-    assert await until(asyncio.create_task(asyncio.sleep(0)))
+@pytest.fixture(params=[False, True], ids=["reading on", "told"])
+def client(request):
+    return Client(tells=request.param)
 
 
-async def test_completed_although_more_of_the_request_comes():
-    task = asyncio.create_task(asyncio.sleep(0.01))
-    assert await until(task, part(b""))
+async def test_block_ends_by_itself(client):
+    async with client.patience():
+        await asyncio.sleep(0)
+    client.leave()
+    await asyncio.sleep(0.01)  # nobody is cancelled by that
+    assert client.listeners == []
 
 
-async def test_task_is_cancelled_when_the_client_leaves():
-    task = asyncio.create_task(asyncio.sleep(60))
-    assert not await until(task, GONE)
-    assert task.cancelled()
+async def test_block_ends_although_more_of_the_request_comes():
+    client = Client(part(b""), tells=False)
+    async with client.patience():
+        await asyncio.sleep(0.01)
 
 
-async def test_error_of_the_task_is_raised():
-    async def fail():
-        raise KeyError("x")
-
-    with pytest.raises(KeyError):
-        await until(asyncio.create_task(fail()))
-
-
-async def test_server_that_tells_of_the_client_by_an_error():
-    async def fail():
-        raise BrokenPipeError
-
-    assert not await until(asyncio.create_task(fail()))
-
-
-async def test_task_is_cancelled_with_its_waiter():
-    task = asyncio.create_task(asyncio.sleep(60))
-    waiting = asyncio.create_task(until(task))
+async def test_block_ends_when_the_client_leaves(client):
+    asyncio.get_running_loop().call_later(0.01, client.leave)
+    with pytest.raises(ClientGoneError):
+        async with client.patience():
+            await asyncio.sleep(60)
     await asyncio.sleep(0)
-    waiting.cancel()
+    assert asyncio.current_task().cancelling() == 0
+    assert client.listeners == []
+
+
+async def test_block_ends_when_its_time_is_up(client):
+    with pytest.raises(TimeoutError):
+        async with client.patience(0.01):
+            await asyncio.sleep(60)
+    client.leave()
+    await asyncio.sleep(0.01)
+
+
+async def test_reader_that_stopped_reading_is_gone(client):
+    with pytest.raises(ClientGoneError):  # noqa: PT012  # the block is the test
+        async with client.patience() as patience:
+            asyncio.get_running_loop().call_soon(patience.leave)
+            await asyncio.sleep(60)
+
+
+async def test_client_that_leaves_twice_and_late(client):
+    with pytest.raises(ClientGoneError):  # noqa: PT012  # the block is the test
+        async with client.patience() as patience:
+            patience.leave()
+            patience.leave()
+            client.leave()
+            await asyncio.sleep(60)
+    patience.leave()
+
+
+async def test_work_that_is_done_before_it_can_end_is_done(client):
+    async with client.patience() as patience:
+        patience.leave()
+
+
+async def test_error_of_the_work_is_raised(client):
+    with pytest.raises(KeyError):
+        async with client.patience():
+            raise KeyError
+
+
+async def test_cancellation_of_the_task_is_no_departure(client):
+    async def work():
+        async with client.patience():
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert task.cancelled()
+        await task
+    assert client.listeners == []
+
+
+async def test_cancellation_and_departure_at_once_is_cancellation(client):
+    async def work():
+        async with client.patience() as patience:
+            patience.leave()
+            asyncio.current_task().cancel()
+            await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())

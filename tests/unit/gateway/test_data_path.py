@@ -819,6 +819,16 @@ async def test_internal_error_tells_nothing(gateway, monkeypatch):
     assert error_of(response)["message"] == "internal error"
 
 
+async def test_internal_error_of_a_row_tells_nothing(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.proxy.RequestLog", lambda *_: 1 / 0)
+    response = await gateway.chat()
+    assert response.status_code == 500
+    assert error_of(response)["message"] == "internal error"
+    monkeypatch.undo()
+    gateway.engine.answer(json_answer(BODY))
+    await gateway.verify(await gateway.chat())
+
+
 @pytest.mark.parametrize(
     "name", ["content-digest", "digest", "x-request-hash", "attestation", "x-body-hash"]
 )
