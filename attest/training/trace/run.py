@@ -163,3 +163,15 @@ def _row(document: Any) -> _Row | None:
             system = system if isinstance(system, str) else ""
             return _Row(sample, principle, answer, question, system)
     return None
+
+
+@contextmanager
+def _threads_for(size: int) -> Iterator[None]:
+    """One thread for a small model: several would spend their time waiting."""
+    threads = torch.get_num_threads()
+    if size < _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
