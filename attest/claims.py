@@ -168,6 +168,7 @@ BOOT: Schema = (
         members({**_WEIGHTS, "count": is_integer}),
         "the weights that were loaded and how that was measured; `protection` says "
         "what kept the checked files from changing: fs-verity or memfd (the kernel), "
+        "dm-verity (the kernel, while the device stays as it was set up), "
         "memfd-small (the same, but for the weights' own files) or stat (they were "
         "only looked at again)",
         "that the engine's memory was not changed afterwards",

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 from attest.digests import digest, to_hex
+from attest.dmverity import volume_statement
 from attest.errors import ConfigurationError
 from attest.figures import settle
 from attest.keys import PublicKey
@@ -70,6 +71,8 @@ class Terms:
         supersedes: digest of the manifest that this one replaces.
         fs_verity: file name to fs-verity digest, by which a kernel that has fs-verity
             can tell a file without reading it.
+        dm_verity: root hash in hex of the dm-verity volume that holds exactly the
+            model directory; empty for none. Nothing here compares it with the files.
         shortfalls: ids of principles that miss a requirement whose miss should stop
             the signing, and that are signed as missing it.
     """
@@ -88,6 +91,7 @@ class Terms:
     status: Reference | None = None
     supersedes: str | None = None
     fs_verity: Mapping[str, str] = field(default_factory=dict)
+    dm_verity: str = ""
     shortfalls: Sequence[str] = ()
 
 
@@ -109,7 +113,8 @@ def build_predicate(
     Raises:
         ConfigurationError: `training` holds a member that is unknown or the signer's,
             or `terms` last less than a day or more than ten years.
-        FormatError: there are no tensors, or one name appears twice.
+        FormatError: there are no tensors, one name appears twice, or `dm_verity` is
+            not 64 lower-case hex digits.
         FormatError, RunMismatchError, ShortfallError: as `attest.figures.settle`.
     """
     if unknown := sorted(training.keys() - TRAINING_KEYS):
@@ -159,6 +164,8 @@ def _weights(tensors: Sequence[TensorDigest], terms: Terms) -> dict[str, Any]:
         weights["sharding"] = "free"
     if terms.fs_verity:
         weights["fsVerity"] = dict(sorted(terms.fs_verity.items()))
+    if terms.dm_verity:
+        weights["dmVerity"] = volume_statement(terms.dm_verity)
     if len(tensors) <= MAX_LISTED_TENSORS:
         weights["tensors"] = [
             {

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attest.claims import Measured
+from attest.dmverity import listed_volume
 from attest.envelope import MAX_ENVELOPE
 from attest.errors import AttestError, ConfigurationError
 from attest.hashing import scan_model, stat_fingerprint
@@ -38,6 +39,7 @@ from gateway.examine import Examination, Examined, Finding
 from gateway.recall import read_status_lists
 from gateway.serving import check_arguments
 from gateway.settings import Settings
+from gateway.volume import check_volume
 from gateway.weights import CheckedFiles, Protection, check_model_directory
 
 __all__ = ["Engine", "Started", "Startup", "read_authorities"]
@@ -169,7 +171,7 @@ class Startup:
             finding = await examination.run()
             self.report("asking the canary's questions")
             baseline = await take_baseline(examination, finding.measured, self.settings)
-            self._check_untouched(files)
+            self._check_untouched(files, manifest)
             boot = self._boot(manifest, finding, baseline, files)
         except BaseException:
             await engine.stop()
@@ -228,17 +230,27 @@ class Startup:
         kept = Protection.MEMFD if seal == "all" else Protection.MEMFD_SMALL
         return CheckedFiles(files.fingerprint, kept), sealed
 
-    def _check_untouched(self, before: CheckedFiles | None) -> None:
+    def _check_untouched(self, before: CheckedFiles | None, manifest: Manifest) -> None:
         # The loader covers the weights; tokenizer, template and configuration were
         # read by the engine between our hashing and now.
         model = self.settings.model
         if before is None or model is None:
             return
-        if stat_fingerprint(scan_model(model)) != before.fingerprint:
+        found = scan_model(model)
+        if stat_fingerprint(found) != before.fingerprint:
             raise StartupRefusedError(
                 f"weights: files in {model} were touched during the start",
                 hint="stop whatever writes there, then start again",
             )
+        signed = listed_volume(manifest.predicate)
+        if signed is not None and before.protection is Protection.DM_VERITY:
+            try:
+                check_volume(model, found, signed)
+            except AttestError as error:
+                raise StartupRefusedError(
+                    f"weights: the volume was changed during the start: {error}",
+                    hint="stop whatever changes devices and mounts, then start again",
+                ) from error
 
     def _check_dtype(self, manifest: Manifest) -> None:
         allowed, dtype = manifest.runtime.dtypes, self._dtype(manifest)

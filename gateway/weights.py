@@ -10,11 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from attest.canonical import read_object
+from attest.dmverity import listed_volume
 from attest.errors import AttestError, FormatError, ManifestMismatchError
 from attest.hashing import ModelFile, hash_files, hash_tensors, scan_model, tensor_files
 from attest.manifest import Manifest, check_files, check_tensors
 from attest.verity import listed_verity, measure_path
 from attest.weights import TensorDigest
+from gateway.logs import log
+from gateway.volume import check_volume
 
 __all__ = ["CheckedFiles", "Protection", "check_model_directory"]
 
@@ -26,12 +29,15 @@ class Protection(StrEnum):
 
     STAT: nothing; their times, sizes and inodes are looked at again.
     FS_VERITY: the kernel, which refuses every change of any of them.
+    DM_VERITY: the kernel, which reads no block that the signed root hash does not
+        cover, as long as the device keeps its table and the directory its mount.
     MEMFD: the kernel, since the engine got sealed copies in memory.
     MEMFD_SMALL: the same, but for the safetensors files, which are as with STAT.
     """
 
     STAT = "stat"
     FS_VERITY = "fs-verity"
+    DM_VERITY = "dm-verity"
     MEMFD = "memfd"
     MEMFD_SMALL = "memfd-small"
 
@@ -122,7 +128,9 @@ def check_model_directory(
     """Return when the directory is the manifest's. Blocks while it reads every byte.
 
     A file whose fs-verity digest, measured by the kernel, is the one that the manifest
-    lists is not read: it can't have other bytes.
+    lists is not read: it can't have other bytes. Nor is any listed file of a directory
+    that is the dm-verity volume which the manifest states. Where that can't be told, or
+    is not so, the log says why and the files are hashed.
 
     Args:
         root: the model directory.
@@ -134,12 +142,17 @@ def check_model_directory(
 
     Raises:
         ManifestMismatchError: files or tensors differ; names file and tensor.
-        FormatError: a link, name or safetensors file that is never accepted.
+        FormatError: a link, name or safetensors file that is never accepted; or the
+            manifest states fs-verity or dm-verity in another form.
         ConfigurationError, EvidenceUnavailableError: the directory can't be read.
     """
     files = scan_model(root)
-    measured = {file.name: measure_path(file.path) for file in files}
-    known = _known(manifest, measured)
+    if _is_volume(root, manifest, files):
+        known, kept = _listed(manifest, files), Protection.DM_VERITY
+    else:
+        measured = {file.name: measure_path(file.path) for file in files}
+        known = _known(manifest, measured)
+        kept = Protection.STAT if None in measured.values() else Protection.FS_VERITY
     unread = [file for file in files if file.name not in known]
     total = max(1, sum(file.size for file in unread))
     done = 0
@@ -155,7 +168,26 @@ def check_model_directory(
             _check_free(root, manifest, files)
     except ManifestMismatchError as error:
         raise _with_tensors(error, manifest, files) from error
-    return Protection.STAT if None in measured.values() else Protection.FS_VERITY
+    return kept
+
+
+def _is_volume(root: Path, manifest: Manifest, files: Sequence[ModelFile]) -> bool:
+    signed = listed_volume(manifest.predicate)
+    if signed is None:
+        return False
+    try:
+        check_volume(root, files, signed)
+    except AttestError as error:
+        # Another volume may hold the same files: their digests tell.
+        log.warning("dm_verity_not_used", reason=str(error))
+        return False
+    return True
+
+
+def _listed(manifest: Manifest, files: Sequence[ModelFile]) -> dict[str, str]:
+    """The listed digest of each file that is there; unlisted ones are for others."""
+    listed = manifest.subjects
+    return {file.name: listed[file.name] for file in files if file.name in listed}
 
 
 def _known(manifest: Manifest, measured: Mapping[str, str | None]) -> dict[str, str]:

@@ -80,6 +80,7 @@ class Signing:
             delegates=self._delegates,
             free_sharding=how.free_sharding,
             fs_verity=digest_verity(self._directory) if how.fs_verity else {},
+            dm_verity=how.dm_verity,
             logs=self._logs,
             witnesses=self._witnesses,
             status=self._status,

@@ -86,6 +86,14 @@ FsVerity = Annotated[
         "gateways then start without reading them.",
     ),
 ]
+DmVerity = Annotated[
+    str,
+    typer.Option(
+        metavar="ROOTHASH",
+        help="Root hash (`veritysetup format`) of the volume that holds exactly these "
+        "files. It is signed as it is given: nothing here reads the volume.",
+    ),
+]
 Dtypes = Annotated[
     list[str] | None,
     typer.Option(
@@ -125,6 +133,7 @@ class How:
     valid_days: ValidDays = 365
     free_sharding: FreeSharding = False
     fs_verity: FsVerity = False
+    dm_verity: DmVerity = ""
     dtype: Dtypes = None
     quantization: Quantizations = None
     engine: Engines = None

@@ -1,10 +1,12 @@
+import errno
 import json
 
 import pytest
+from fakes.dmverity import play_volume
 from fakes.model import sign_directory, write_safetensors
 from fakes.world import NOW
 
-from attest.errors import ManifestMismatchError
+from attest.errors import FormatError, ManifestMismatchError
 from attest.hashing import hash_files
 from attest.verity import verity_digest
 from gateway.weights import Protection, check_model_directory
@@ -122,6 +124,64 @@ def test_added_file_with_fs_verity(tmp_path, verity):
 def test_without_fs_verity_nothing_is_claimed(model):
     found = check_model_directory(model.root, model.manifest, lambda _: None)
     assert found is Protection.STAT
+
+
+# Directories that are a dm-verity volume, which is played too.
+
+VOLUME = "ab" * 32
+
+
+@pytest.fixture
+def volume(tmp_path, monkeypatch):
+    model = sign_directory(tmp_path / "model", now=NOW, dm_verity=VOLUME)
+    play_volume(monkeypatch, model.root, VOLUME)
+    return model
+
+
+def test_files_of_the_signed_volume_are_not_read(volume, monkeypatch):
+    assert read_files(volume, monkeypatch) == (Protection.DM_VERITY, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"root_hash": "cd" * 32}, "expected root hash"),
+        ({"options": "1 check_at_most_once"}, "lets wrong blocks through"),
+        ({"mounts": ""}, "one whole volume"),
+        ({"error": errno.EPERM}, "CAP_SYS_ADMIN"),
+    ],
+)
+def test_other_volume_is_read_and_nothing_is_claimed(
+    volume, monkeypatch, capsys, changes, reason
+):
+    play_volume(monkeypatch, volume.root, **{"root_hash": VOLUME, **changes})
+    found, names = read_files(volume, monkeypatch)
+    assert found is Protection.STAT
+    assert set(names) == set(ALL)
+    assert reason in "".join(capsys.readouterr())
+
+
+def test_volume_that_the_manifest_does_not_state(model, monkeypatch):
+    play_volume(monkeypatch, model.root, VOLUME)
+    assert read_files(model, monkeypatch)[0] is Protection.STAT
+
+
+def test_added_file_on_the_volume(volume):
+    (volume.root / "modeling.py").write_text("")
+    assert refused(volume, "not listed").extra == ("modeling.py",)
+
+
+def test_missing_file_on_the_volume(volume):
+    (volume.root / "config.json").unlink()
+    assert refused(volume, "missing").missing == ("config.json",)
+
+
+def test_link_out_of_the_volume(volume, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (volume.root / "config.json").unlink()
+    (volume.root / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(FormatError, match=r"config\.json"):
+        check(volume)
 
 
 def test_flipped_bit_names_file_and_tensor(model):

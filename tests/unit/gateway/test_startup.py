@@ -2,6 +2,7 @@ import copy
 import json
 
 import pytest
+from fakes.dmverity import play_volume
 from fakes.model import sign_directory
 from fakes.world import NOW
 
@@ -228,6 +229,37 @@ async def test_sealed_copies_are_what_the_engine_gets(start, model, seal, protec
     claims = tokens.parse(boot.record, typ="eat+jwt").claims
     assert claims["weights"]["protection"] == protection
     spec.sealed.close()
+
+
+@pytest.fixture
+def volume(tmp_path, monkeypatch):
+    """A model that is a dm-verity volume, the settings for it, and how to change it."""
+    model = sign_directory(tmp_path / "volume", now=NOW, dm_verity="ab" * 32)
+    (tmp_path / "volume.pem").write_bytes(model.authority.public.pem)
+    write_private_key(tmp_path / "volume-issuer.pem", model.issuer)
+    settings = {
+        "model": model.root,
+        "authority": [tmp_path / "volume.pem"],
+        "signer": f"file:{tmp_path / 'volume-issuer.pem'}",
+    }
+
+    def play(root_hash):
+        play_volume(monkeypatch, model.root, root_hash)
+
+    play("ab" * 32)
+    return settings, play
+
+
+async def test_boot_record_says_that_it_is_a_signed_volume(start, volume):
+    boot = (await start.make(**volume[0])).boot
+    claims = tokens.parse(boot.record, typ="eat+jwt").claims
+    assert claims["weights"]["protection"] == "dm-verity"
+
+
+async def test_volume_that_is_another_one_at_the_end_of_the_start(start, volume):
+    settings, play = volume
+    with pytest.raises(StartupRefusedError, match="volume was changed"):
+        await start.make(change=lambda found, spec: play("cd" * 32), **settings)
 
 
 async def test_free_sharding_can_not_be_sealed(tmp_path, start):

@@ -9,6 +9,7 @@ from fakes.world import make_world
 from safetensors.numpy import save_file
 
 from attest.digests import digest
+from attest.dmverity import listed_volume
 from attest.hashing import hash_tensors, scan_model
 from attest.keys import PublicKey
 from attest.manifest import open_manifest
@@ -208,6 +209,20 @@ def test_sign_lists_fs_verity_digests_when_asked(sign, model, keys):
     assert listed.keys() == manifest.subjects.keys()
     with (model / "config.json").open("rb") as file:
         assert listed["config.json"] == verity_digest(file)
+
+
+def test_sign_states_the_volume_when_given(sign, model, keys):
+    result = sign("--name", "m", "--version", "1", "--dm-verity", "ab" * 32)
+    assert result.exit_code == 0, result.stderr
+    manifest = opened(model / MANIFEST, keys)
+    assert listed_volume(manifest.predicate).root_hash == "sha256:" + "ab" * 32
+
+
+def test_root_hash_in_another_form_is_not_signed(sign, model):
+    result = sign("--name", "m", "--version", "1", "--dm-verity", "AB" * 32)
+    assert result.exit_code != 0
+    assert "64 lower-case hex digits" in result.stderr
+    assert not (model / MANIFEST).exists()
 
 
 def test_sign_serves_in_the_stored_dtype_by_default(signed, keys):
