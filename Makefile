@@ -32,6 +32,11 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# How fast the data path is, beside others: docs/performance.md. LiteLLM and vllm-router
+# are measured where `python -m venv .venv-bench` has them, nginx where it is installed.
+bench: $(READY)
+	$(BIN)/python bench/gateway/run.py --out bench/gateway
+
 # A bundle that the demo made, checked where neither torch nor vLLM is installed.
 offline: $(READY)
 	scripts/offline

@@ -58,7 +58,7 @@ class _Engine(asyncio.Protocol):
         self.transport, self.buffer = transport, b""
         self.timer: asyncio.TimerHandle | None = None
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if self.timer is not None:
             self.timer.cancel()
 

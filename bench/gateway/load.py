@@ -153,7 +153,7 @@ class _Client(asyncio.Protocol):
             self.transport.close()
             self._end()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if not self.ended.done():
             self.load.failures.append("connection lost")
             self._end()

@@ -83,9 +83,7 @@ def main() -> None:
     world = make_world()
     boot = _boot(world)
     log = NoteSigner(ORIGIN, KeyKind.LOG, PrivateKey.generate())
-    store = SqliteStore.open(
-        Path(folder) / f"{mode}.sqlite", log=mode == "attested"
-    )
+    store = SqliteStore.open(Path(folder) / f"{mode}.sqlite", log=mode == "attested")
     store.add_boot(boot.digest, boot.endorsements(), boot.record)
     if mode == "no-store":
         store.put = _forget

@@ -1,6 +1,6 @@
 """What one writes in an afternoon: FastAPI, StreamingResponse and an httpx client.
 
-    python bench/gateway/recipe.py PORT ENGINE_PORT
+python bench/gateway/recipe.py PORT ENGINE_PORT
 """
 
 import sys
