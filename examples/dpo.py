@@ -46,7 +46,7 @@ def dpo(run: ToyRun, *, steps: int = 36) -> None:
     ]
 
     def make(governance: Governance) -> GovernedDPO:
-        options = {**COMMON, "learning_rate": 2e-4}
+        options = {**COMMON, "learning_rate": 5e-5}
         return GovernedDPO(
             model=run.model,
             ref_model=copy.deepcopy(run.model),
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("run-dpo"))
     run = ToyRun.begin(parser.parse_args().out)
-    sft(run, steps=90)
+    sft(run)
     dpo(run)
     run.finish()
 

@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("run-grpo"))
     run = ToyRun.begin(parser.parse_args().out)
-    sft(run, steps=90)
+    sft(run)
     grpo(run)
     run.finish()
 
