@@ -175,6 +175,10 @@ def test_mixed_batches_train_each_row_in_its_band(kind, tmp_path):
         assert sum(len(record["samples"]) for record in of_step) == 16
     for record in records:
         assert set(record["principles"]) == {record["principle"]}
+    # The parts' losses add up to the mean over the batch: ln 2 before the first update
+    # of preferences, about the logarithm of 264 tokens otherwise.
+    total = sum(hex_float(r["loss"]) for r in records if r["step"] == 0)
+    assert total == pytest.approx(0.6931 if kind is GovernedDPO else 5.6, rel=0.03)
     moved = changed(start, governed.model)
     assert moved <= {
         name
