@@ -122,18 +122,6 @@ class RunTracer:
         return None if row is None else encode(self._tokenizer, row)
 
 
-@contextmanager
-def _threads_for(size: int) -> Iterator[None]:
-    """One thread for a small model: more would wait for each other most of the time."""
-    before = torch.get_num_threads()
-    if size < _SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _rows(run: Path, stages: set[str], statement: Mapping[str, Any]) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     for stage in sorted(stages):
