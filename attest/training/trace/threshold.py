@@ -1,6 +1,6 @@
 """From which gain on an answer is put down to governed training."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from torch import nn
@@ -8,7 +8,7 @@ from torch import nn
 from attest.training.batches import Example
 from attest.training.trace.line import Line
 from attest.training.trace.record import Record
-from attest.training.trace.values import Threshold
+from attest.training.trace.values import LEAST_NATS, Threshold
 
 __all__ = ["choose_threshold"]
 
@@ -24,10 +24,12 @@ def choose_threshold(
     *,
     routed: Collection[str],
 ) -> Threshold:
-    """The gain that 5 % of the rows of unrouted principles reach, and at least zero.
+    """The gain that 5 % of the rows of unrouted principles reach, or `LEAST_NATS`.
 
-    Without such rows, half the gain that all but 5 % of the others reach. The model is
-    that after the last recorded step; it is left as it was, its mode included.
+    The larger of the two.
+
+    The model is that after the last recorded step; it is left as it was, its mode
+    included.
     """
     line = Line(model, record.parent(dict(model.named_parameters())))
     mode = model.training
@@ -44,11 +46,9 @@ def choose_threshold(
         g for g, row in zip(gains, rows, strict=True) if row.principle not in routed
     ]
     own = [g for g, row in zip(gains, rows, strict=True) if row.principle in routed]
+    nats = LEAST_NATS
     if other:
-        nats = float(np.quantile(other, 1 - _FALSE_ALARMS))
-    else:
-        nats = float(np.quantile(own, _FALSE_ALARMS)) / 2
-    nats = max(nats, 0.0)
+        nats = max(nats, float(np.quantile(other, 1 - _FALSE_ALARMS)))
     return Threshold(
         nats,
         _share(gain >= nats for gain in other),
@@ -57,6 +57,6 @@ def choose_threshold(
     )
 
 
-def _share(found: object) -> float | None:
-    values = list(found)  # type: ignore[call-overload]
+def _share(found: Iterable[bool]) -> float | None:
+    values = list(found)
     return sum(values) / len(values) if values else None

@@ -11,6 +11,7 @@ from attest.digests import digest
 
 __all__ = [
     "DELTAS",
+    "LEAST_NATS",
     "SKETCHES",
     "EventScore",
     "PrincipleShare",
@@ -24,20 +25,23 @@ __all__ = [
 DELTAS = "deltas*.safetensors"
 SKETCHES = "sketches.safetensors"
 
+# Twenty times likelier: less is what any training does to any answer.
+LEAST_NATS = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """The least gain that is put down to governed training, as chosen after a run.
 
     Attributes:
-        nats: the gain.
+        nats: the gain; by itself, that which makes an answer twenty times likelier.
         false_alarms: share of the training rows of principles without a route whose
             gain reaches it; None where there were no such rows.
         missed: share of the training rows of routed principles that stay below it.
-        rows: on how many rows it was chosen; 0 for none, and then it is zero nats.
+        rows: on how many rows it was chosen; 0 for none.
     """
 
-    nats: float = 0.0
+    nats: float = LEAST_NATS
     false_alarms: float | None = None
     missed: float | None = None
     rows: int = 0
@@ -137,7 +141,7 @@ class Trace:
 
 def is_governed(gain: float, threshold: Threshold) -> bool:
     """Whether a gain is put down to governed training."""
-    return gain > 0 and gain >= threshold.nats
+    return gain >= threshold.nats
 
 
 def trace_digests(folder: Path) -> dict[str, str]:
