@@ -5,11 +5,12 @@ that is proven, only the token is read.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from attest.canonical import read_object
 
-__all__ = ["RecurringReader"]
+__all__ = ["Path", "RecurringReader"]
 
 # The inside of a string literal that stands for itself: no quote, no escape, nothing
 # that must be escaped.
@@ -18,7 +19,7 @@ _HOLE = "\u241b hole \u241b"
 # A stream whose events have no common form is read in the ordinary way.
 _MAX_ATTEMPTS = 16
 
-_Path = tuple[str | int, ...]
+Path = tuple[str | int, ...]
 
 
 class RecurringReader:
@@ -29,6 +30,9 @@ class RecurringReader:
     whole string and nothing else has changed, any other literal that needs no escape
     would come out likewise, since a parser reads from left to right. The objects that
     hold the string are new each time; the others are shared, and must not be changed.
+
+    Attributes:
+        version: counts the forms that were learnt.
     """
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -37,13 +41,33 @@ class RecurringReader:
         self._attempts = 0
         self._prefix = self._suffix = b""
         self._value: dict[str, Any] = {}
-        self._path: _Path = ()
+        self._path: Path = ()
+        self.version = 0
+
+    @property
+    def form(self) -> tuple[Mapping[str, Any], Path]:
+        """An object of the known form, and where its string stands; () for nowhere."""
+        return self._value, self._path
 
     def read(self, data: bytes) -> dict[str, Any]:
         """The object; see `read_object`.
 
         Raises:
             FormatError: as `read_object`.
+        """
+        text = self.text(data)
+        if text is not None:
+            return self.filled(text)
+        value = read_object(data, max_bytes=self._max_bytes)
+        if self._attempts < _MAX_ATTEMPTS and self._last:
+            self._learn(data, value)
+        self._last = data
+        return value
+
+    def text(self, data: bytes) -> str | None:
+        """The one string by which a text differs from those before it.
+
+        None where the text is not of their form, or nothing is known about that.
         """
         start, end = len(self._prefix), len(data) - len(self._suffix)
         if (
@@ -55,16 +79,13 @@ class RecurringReader:
             inside = data[start:end]
             if _PLAIN.match(inside):
                 try:
-                    return self._filled(inside.decode())
+                    return inside.decode()
                 except UnicodeDecodeError:
                     pass  # the ordinary way says what is wrong
-        value = read_object(data, max_bytes=self._max_bytes)
-        if self._attempts < _MAX_ATTEMPTS and self._last:
-            self._learn(data, value)
-        self._last = data
-        return value
+        return None
 
-    def _filled(self, text: str) -> dict[str, Any]:
+    def filled(self, text: str) -> dict[str, Any]:
+        """The object of the known form with this string in it."""
         root: dict[str, Any] = self._value.copy()
         node: Any = root
         for step in self._path[:-1]:
@@ -89,6 +110,7 @@ class RecurringReader:
         if path:
             self._prefix, self._suffix = prefix, suffix
             self._value, self._path = value, path
+            self.version += 1
 
 
 def _first_difference(one: bytes, other: bytes) -> int:
@@ -102,10 +124,10 @@ def _first_difference(one: bytes, other: bytes) -> int:
     return low
 
 
-def _only_difference(value: Any, marked: Any) -> _Path | None:
+def _only_difference(value: Any, marked: Any) -> Path | None:
     """Where `marked` has the mark for a string; None where more than that differs."""
-    paths: list[_Path] = []
-    stack: list[tuple[_Path, Any, Any]] = [((), value, marked)]
+    paths: list[Path] = []
+    stack: list[tuple[Path, Any, Any]] = [((), value, marked)]
     while stack:
         path, one, other = stack.pop()
         if type(one) is not type(other):

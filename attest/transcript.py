@@ -11,7 +11,7 @@ the body of the same answer says null. The text of a completion is always a stri
 Embeddings, scores, ranks and classes are no text: they have no such object.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attest._recurring import RecurringReader
@@ -40,7 +40,7 @@ MAX_TEXT = 64 * 1024 * 1024
 
 
 class Transcript:
-    """Gathers one answer: `feed_event` for each event and `end`, or `feed_body` once.
+    """Gathers one answer: `feed_event(s)` and `end`, or `feed_body` once.
 
     Nothing here raises on bad input: an answer that breaks the rules of its dialect is
     a fact about the answer. After that what could be read stays readable.
@@ -61,6 +61,7 @@ class Transcript:
         self._streamed = self._fed = self._cut = False
         self._error = False
         self._events = RecurringReader(max_bytes=MAX_EVENT)
+        self._judged, self._joinable = 0, False
         self.terminal_seen = self.malformed = False
 
     def feed_event(self, event: Event) -> None:
@@ -76,6 +77,37 @@ class Transcript:
         self.terminal_seen = self._shape.ends(event)
         if not data.startswith(b"[DONE]"):
             self._read(data, self._events.read, self._answer.event)
+
+    def feed_events(self, events: Iterable[Event]) -> None:
+        """The same as `feed_event` for each, in order; cheaper where they are alike.
+
+        Tokens that come one to an event, with nothing else new, are read as one.
+        """
+        texts: list[str] = []
+        for event in events:
+            data = event.data
+            if data is not None and self._joins() and not self.terminal_seen:
+                text = self._events.text(data)
+                if text is not None:
+                    texts.append(text)
+                    continue
+            self._join(texts)
+            self.feed_event(event)
+        self._join(texts)
+
+    def _join(self, texts: list[str]) -> None:
+        if texts:
+            value = self._events.filled("".join(texts))
+            texts.clear()
+            self._streamed = self._fed = True
+            self._take(value, self._answer.event)
+
+    def _joins(self) -> bool:
+        """Whether events of the form that is known may be read as one."""
+        if self._judged != self._events.version:
+            self._judged = self._events.version
+            self._joinable = self._answer.joins(*self._events.form)
+        return self._joinable
 
     def feed_body(self, body: bytes) -> None:
         """Take in a whole JSON body, at most 64 MiB."""
@@ -178,10 +210,19 @@ class Transcript:
     ) -> None:
         try:
             value = read(data)
-            if _is_error(value):
-                self._error = True
-            else:
-                take(value)
+        except FormatError:
+            self.malformed = True
+        else:
+            self._take(value, take)
+
+    def _take(
+        self, value: dict[str, Any], take: Callable[[dict[str, Any]], None]
+    ) -> None:
+        if _is_error(value):
+            self._error = True
+            return
+        try:
+            take(value)
         except FormatError:
             self.malformed = True
 

@@ -217,7 +217,7 @@ class Call:
             self._sending_since = self.exchange.age()
             await send_chunk(self.send, out)
             self._sending_since = None
-        relay.account()
+        relay.account_in_batches()
 
     # Ending. Nothing here is cancelled: what was said to a client goes on record.
 

@@ -196,6 +196,17 @@ class Answer(ABC):
     def body(self, value: Mapping[str, Any]) -> None:
         """Take in a whole body; raises as `event`."""
 
+    def joins(
+        self,
+        value: Mapping[str, Any],  # noqa: ARG002  # for those that override it
+        path: tuple[str | int, ...],  # noqa: ARG002
+    ) -> bool:
+        """Whether events like `value` come to the same as one with their texts joined.
+
+        They differ from it in the string at `path` alone, and come in a row.
+        """
+        return False
+
     @property
     def finish_reasons(self) -> tuple[str | None, ...]:
         """Finish reason of each choice, sorted by its index."""

@@ -6,7 +6,7 @@ holds.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attest.dialects._answer import MAX_CHOICES, Answer, Choice, Message, ToolCall
 from attest.dialects._request import Prompt, integer, message_text, objects
@@ -40,6 +40,8 @@ class _Answer(Answer):
         ["stop", "length", "tool_calls", "function_call", "content_filter"]
     )
     counts = ("prompt_tokens", "completion_tokens")
+    # Where the text of an event stands within its choice.
+    text: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def _new(self) -> _Choice: ...
@@ -49,6 +51,18 @@ class _Answer(Answer):
 
     def body(self, value: Mapping[str, Any]) -> None:
         self._read(value, streamed=False)
+
+    def joins(self, value: Mapping[str, Any], path: tuple[str | int, ...]) -> bool:
+        """See `Answer.joins`: one choice that goes on, and of it nothing but text."""
+        choices = value.get("choices")
+        if not isinstance(choices, list) or len(choices) != 1:
+            return False
+        if path != ("choices", 0, *self.text) or not isinstance(choices[0], dict):
+            return False
+        choice = choices[0]
+        said = choice["delta"] if len(self.text) > 1 else {}
+        others = [name for name, item in said.items() if name != "content" and item]
+        return choice.get("finish_reason") is None and not others
 
     def _read(self, value: Mapping[str, Any], *, streamed: bool) -> None:
         self._open(value)
@@ -114,6 +128,8 @@ class _ChatChoice(Message):
 class ChatAnswer(_Answer):
     """An answer of `/v1/chat/completions`."""
 
+    text = ("delta", "content")
+
     def _new(self) -> _Choice:
         return _ChatChoice(self._budget)
 
@@ -140,6 +156,8 @@ class _CompletionChoice:
 
 class CompletionAnswer(_Answer):
     """An answer of `/v1/completions`."""
+
+    text = ("text",)
 
     def _new(self) -> _Choice:
         return _CompletionChoice(self._budget)

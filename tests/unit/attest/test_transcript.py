@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attest import transcript as module
+from attest.dialects import SHAPES, Budget
 from attest.digests import digest
 from attest.errors import FormatError
 from attest.sse import EventSplitter
@@ -507,3 +508,125 @@ def test_last_usage_counts():
 def test_output_of_another_origin_has_no_digest():
     with pytest.raises(FormatError):
         output_digest({"content": "\ud800"})
+
+
+# Many events at a time.
+
+TEXTS = st.sampled_from(["", "a", "b", " c", "\n", '"', "é", "\U0001f600", "\ud800"])
+
+
+def part(index, text, reason, **more):
+    delta = {"content": text, **more}
+    return {"index": index, "delta": delta, "finish_reason": reason}
+
+
+def chunk_of(*choices, **members):
+    return {"id": "x", "model": "m", "choices": list(choices), **members}
+
+
+EVENTS = st.one_of(
+    st.builds(lambda text: chunk_of(part(0, text, None)), TEXTS),
+    st.builds(lambda text: chunk_of(part(0, text, None)), TEXTS),
+    st.builds(lambda text: chunk_of({"index": 0, "text": text}), TEXTS),
+    st.builds(lambda a, b: chunk_of(part(0, a, None), part(1, b, None)), TEXTS, TEXTS),
+    st.builds(lambda text: chunk_of(part(0, text, "stop")), TEXTS),
+    st.builds(lambda text: chunk_of(part(0, text, None, role="assistant")), TEXTS),
+    st.builds(lambda text: chunk_of(part(0, "a", None, reasoning=text)), TEXTS),
+    st.builds(lambda text: chunk_of(part(0, text, None, refusal="no")), TEXTS),
+    st.builds(
+        lambda n: chunk_of(part(0, "a", None), usage={"prompt_tokens": n}), TEXTS
+    ),
+    st.builds(
+        lambda text: chunk_of(
+            part(
+                0,
+                None,
+                None,
+                tool_calls=[{"index": 0, "function": {"arguments": text}}],
+            )
+        ),
+        TEXTS,
+    ),
+    st.builds(lambda text: chunk_of(part(0, text, None), error=text), TEXTS),
+    st.builds(lambda text: chunk_of(part(-1, text, None)), TEXTS),
+    st.builds(lambda text: {"id": text}, TEXTS),
+    st.just({}),
+)
+RAW = st.sampled_from([DONE, b": ping\n\n", b"data: {\n\n", b"event: x\ndata: {}\n\n"])
+# Runs of one kind, since only what repeats is read together.
+RUNS = st.lists(
+    EVENTS.flatmap(lambda one: st.lists(st.just(one) | EVENTS, max_size=4))
+    | st.lists(
+        st.builds(lambda text: chunk_of(part(0, text, None)), TEXTS), max_size=6
+    ),
+    max_size=5,
+).map(lambda runs: [event(value) for run in runs for value in run])
+
+
+def facts(transcript):
+    return {
+        "outputs": transcript.outputs(),
+        "outcome": transcript.outcome(),
+        "malformed": transcript.malformed,
+        "error": transcript.error_seen,
+        "terminal": transcript.terminal_seen,
+        "reasons": transcript.finish_reasons,
+        "usage": transcript.usage,
+        "names": (transcript.response_id, transcript.response_model),
+        "choices": (transcript.choice_count, transcript.unattestable),
+    }
+
+
+def in_batches(stream, sizes, dialect):
+    transcript, splitter = Transcript(dialect), EventSplitter()
+    events = splitter.feed(stream)
+    for size in sizes:
+        transcript.feed_events(events[:size])
+        events = events[size:]
+    transcript.feed_events(events)
+    transcript.end(splitter.flush())
+    return transcript
+
+
+@settings(max_examples=300)
+@given(
+    RUNS,
+    st.lists(RAW, max_size=1),
+    RUNS,
+    st.lists(st.integers(0, 5), max_size=6),
+    st.sampled_from([CHAT, COMPLETIONS]),
+)
+def test_events_together_are_the_events_one_by_one(before, raw, after, sizes, dialect):
+    stream = b"".join([*before, *raw, *after])
+    expected = facts(from_stream(stream, dialect))
+    assert facts(in_batches(stream, sizes, dialect)) == expected
+
+
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS])
+def test_alike_events_are_read_as_one(dialect, monkeypatch):
+    name = "delta" if dialect is CHAT else "text"
+    texts = [f"t{n}" for n in range(40)]
+    stream = b"".join(
+        event(
+            chunk_of({"index": 0, name: {"content": text} if dialect is CHAT else text})
+        )
+        for text in texts
+    )
+    reader = SHAPES[dialect].answer(Budget(99)).__class__
+    calls, read = [], reader.event
+    monkeypatch.setattr(reader, "event", lambda *args: calls.append(1) or read(*args))
+    transcript = in_batches(stream, [], dialect)
+    (output,) = transcript.outputs()
+    assert output["content" if dialect is CHAT else "text"] == "".join(texts)
+    assert len(calls) < 5
+
+
+@pytest.mark.parametrize(
+    "path", sorted(VECTORS.glob("*_stream.response.sse")), ids=lambda path: path.name
+)
+def test_streams_of_the_engine_together(path):
+    for dialect in Dialect:
+        stream = path.read_bytes()
+        one_by_one = facts(from_stream(stream, dialect))
+        for size in (1, 3, 32):
+            assert facts(in_batches(stream, [size] * 99, dialect)) == one_by_one
