@@ -11,8 +11,8 @@ from attest.cli.main import NOUNS
 TEXT = (ROOT / "docs" / "deploy.md").read_text("utf-8")
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
 NAMED = set(re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)+)`", TEXT))
-# Two claims and a setting.
-NAMED -= {"weights.measured", "weights.protection", "engine.restarts"}
+# Claims, and settings of the gateway.
+NAMED -= {"weights.measured", "weights.protection", "engine.restarts", "engine.seal"}
 GROUPS = {name.split(".")[0] for name in NAMED} & VALUES.keys()
 
 
