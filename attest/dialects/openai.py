@@ -53,7 +53,7 @@ class _Answer(Answer):
         self._read(value, streamed=False)
 
     def joins(self, value: Mapping[str, Any], path: tuple[str | int, ...]) -> bool:
-        """See `Answer.joins`: one choice that goes on, and of it nothing but text."""
+        """See `Answer.joins`: one choice, and of it nothing but text."""
         choices = value.get("choices")
         if not isinstance(choices, list) or len(choices) != 1:
             return False
@@ -62,7 +62,7 @@ class _Answer(Answer):
         choice = choices[0]
         said = choice["delta"] if len(self.text) > 1 else {}
         others = [name for name, item in said.items() if name != "content" and item]
-        return choice.get("finish_reason") is None and not others
+        return not others
 
     def _read(self, value: Mapping[str, Any], *, streamed: bool) -> None:
         self._open(value)
