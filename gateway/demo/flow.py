@@ -251,7 +251,7 @@ def _trace(demo: _Demo, gateway: process.GatewayProcess) -> None:
     path.write_bytes(found[-1][1].dumps())
     with demo.scene("Tracing that answer back through the ledger"):
         traced = process.trace(demo.world, path)
-    demo.console.print(traced.text, highlight=False, markup=False)
+    demo.console.print("\n".join(traced.lines()), highlight=False, markup=False)
     demo.rows.add(
         "trace an answer that few steps taught",
         expected="principle refuse, first step planted and in the signed ledger",

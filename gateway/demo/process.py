@@ -36,10 +36,17 @@ def attest(*arguments: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """An answer that was traced: for people, and for the demo's table."""
+    """An answer that was traced; `value` is what `attest trace --format json` said."""
 
-    text: str
     value: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The first steps, one line each."""
+        return [
+            f"  step {event['seq']}, {event['principle']}: rows most alike "
+            + ", ".join(row["id"] for row in event["rows"])
+            for event in self.value["events"][:5]
+        ]
 
     def summary(self) -> str:
         """Principle and first step, and whether the signed ledger holds that step."""
@@ -64,8 +71,7 @@ def trace(world: World, bundle: Path) -> Traced:
     """Trace the answer of a bundle through the demo's run."""
     arguments = ["trace", str(bundle), "--run", str(world.run)]
     arguments += ["--authority", str(world.authority)]
-    value = json.loads(attest(*arguments, "--format", "json"))
-    return Traced(attest(*arguments), value)
+    return Traced(json.loads(attest(*arguments, "--format", "json")))
 
 
 def serve_arguments(world: World, model: Path, state: Path, port: int) -> list[str]:
