@@ -17,6 +17,7 @@ _SHADES = " ░▒▓█"
 # Up to so many layers there is room for percentages; beyond so many, cells share one.
 _NUMBERED = 12
 _MOST_CELLS = 80
+_MOST_SOURCES = 8
 _LEGEND = (
     "░▒▓█ share of what the layers took up, darkest for the largest of a row; "
     "━ the band it was routed to"
@@ -44,7 +45,22 @@ def heat_map(rows: Sequence[Row]) -> RenderableType:
             f"{row.residual.value:.1%}",
             "-" if row.variation is None else f"{row.variation.value:.2f} away",
         )
-    return Group(table, *map(Text, _notes(rows)))
+    return Group(table, *map(Text, _notes(rows)), Text(""), _sources(rows))
+
+
+def _sources(rows: Sequence[Row]) -> RenderableType:
+    """Whose steps did it: where others' steps add loss, principles interfere."""
+    names = list(dict.fromkeys(name for row in rows for name in row.by_source))
+    names = names[:_MOST_SOURCES]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("nats that fell by the steps of")
+    for name in names:
+        table.add_column(Text(shortened(name, 24)), justify="right")
+    for row in rows:
+        amounts = [row.by_source.get(name) for name in names]
+        cells = ["-" if amount is None else f"{amount:+.2f}" for amount in amounts]
+        table.add_row(Text(shortened(row.principle, 24)), *cells)
+    return table
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

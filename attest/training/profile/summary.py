@@ -1,7 +1,7 @@
 """What is shown of profiles: a row per principle, of one run or over several seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attest.errors import FormatError
@@ -30,6 +30,7 @@ class Row:
         runs: how many seeds it is the mean of.
         layers: shares of the blocks, which sum to one where anything was taken up.
         errors: of each share, where known.
+        by_source: nats that the steps of each principle took away, negative if added.
         verdicts: in words; of every run that is not simply valid.
     """
 
@@ -46,6 +47,7 @@ class Row:
     negative_share: Number
     residual: Number
     variation: Number | None
+    by_source: Mapping[str, float]
     verdicts: tuple[str, ...]
 
 
@@ -99,8 +101,17 @@ def _row(profiles: Sequence[Profile]) -> Row:
         negative_share=_number([p.negative_share for p in profiles]),
         residual=_number([p.residual for p in profiles]),
         variation=_number(distances) if distances else None,
+        by_source=_by_source(profiles),
         verdicts=tuple(p.verdict for p in profiles if p.verdict != "valid"),
     )
+
+
+def _by_source(profiles: Sequence[Profile]) -> dict[str, float]:
+    names = dict.fromkeys(name for p in profiles for name in p.by_source)
+    return {
+        name: statistics.fmean(p.by_source.get(name, 0) for p in profiles) / MILLION
+        for name in names
+    }
 
 
 def _number(values: Sequence[float], error: float | None = None) -> Number:

@@ -66,6 +66,9 @@ def test_a_run_is_drawn(attest, run):
     assert "0.20 away" not in result.stdout
     assert "standard error over chunks" in result.stdout
     assert "NOT VERIFIED" not in result.stdout
+    *_, sources, by_a, _, _ = result.stdout.splitlines()
+    assert sources.split()[-2:] == ["a", "b"]
+    assert by_a.split() == ["a", "+2.83", "+0.49"]
 
 
 def test_json_is_what_a_statement_holds(attest, run):
@@ -163,8 +166,11 @@ def test_a_profile_that_only_claims_to_add_up_is_proven_false(attest, manifest):
 
 
 def test_names_cannot_command_the_terminal(attest, statement):
-    result = attest("profile", "show", statement(principle(id="a\x1b[31m\u202e[red]")))
+    made = profile(by_source={"[blue]\x1b": 950_000})
+    path = statement(principle(made, id="a\x1b[31m\u202e[red]"))
+    result = attest("profile", "show", path)
     assert result.exit_code == 0
+    assert "[blue]" in result.stdout
     assert "\x1b" not in result.stdout
     assert "\u202e" not in result.stdout
     assert "[red]" in result.stdout
