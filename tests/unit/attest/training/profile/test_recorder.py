@@ -2,9 +2,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.distributed as dist
 from fakes.profiled import World, rows
 from fakes.training import micro_model
 from peft import LoraConfig, get_peft_model
+from torch.nn.parallel import DistributedDataParallel
 
 from attest.errors import ProfileError
 from attest.training.confinement import digests
@@ -319,6 +321,25 @@ def test_nothing_is_compiled_for_a_probe(world):
     recorder = ProfileRecorder(torch.compile(world.model), world.probes, world.layout)
     step(world, recorder, descend(world, "L01"), "a")
     assert recorder.result("x").profile("a").valid
+
+
+def test_one_rank_can_record_what_several_train(world, tmp_path):
+    """The probes go round the wrapper, which expects a backward of each forward."""
+    store = f"file://{tmp_path}/store"
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        wrapped = DistributedDataParallel(world.model)
+        recorder = ProfileRecorder(wrapped, world.probes, world.layout, every=2)
+        optimizer = torch.optim.SGD(world.model.parameters(), lr=0.01)
+        for _ in range(4):
+            wrapped(**world.probes[0].whole).loss.backward()
+            recorder.before(None)
+            optimizer.step()
+            recorder.after(None)
+            optimizer.zero_grad()
+        assert recorder.result("x").profile("a").valid
+    finally:
+        dist.destroy_process_group()
 
 
 def test_sharded_weights_are_refused(world):
