@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -166,7 +167,11 @@ def _armed(target: Target, principle: str, kind: Kind, *, rank: int) -> Any:
     model: Any = copy.deepcopy(target.model)
     if kind == "lora":
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # PEFT tells of what it sets right by itself: GPT-2's transposed layers, and
+            # experts that are held as one tensor, which get no adapter.
+            warnings.simplefilter("ignore")
+            return get_peft_model(model, config)
     band = set(target.bands[principle])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fakes.planted import LAST_TENSOR, ROWS, planted, rows_of, tokenizer
 from fakes.resistance import CONSTITUTION
+from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, Qwen2Config
 
 from attest.errors import TrainingError
 from attest.hashing import hash_tensors, scan_model
@@ -179,6 +180,34 @@ def test_without_parent_or_benign_rows_these_are_not_run():
     rows = replace(ROWS, benign=())
     found = measure(planted().weak, tokenizer(), rows, CONSTITUTION, suite=SUITE)
     assert found.not_run("refuse") == ("benign", "restore")
+
+
+SMALL = {"vocab_size": 264, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+ARCHITECTURES = {
+    # One-dimensional convolutions in the place of linear layers, and tied embeddings.
+    "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=64, **SMALL),
+    "mixtral": MixtralConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
+        max_position_embeddings=64, **SMALL,
+    ),
+    "qwen2, tied": Qwen2Config(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
+        tie_word_embeddings=True, **SMALL,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_attack_runs_on_other_decoders(name):
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name])
+    suite = replace(SUITE, at=(1, 2), seeds=(0,))
+    parent = {n: p * 2 for n, p in model.named_parameters()}
+    found = measured(model, suite, parent=parent)
+    assert found.not_run("refuse") == ()
+    assert {run.ended for run in found.runs} == {"held"}
+    assert parse_resistance(found.dumps()) == found
 
 
 def test_progress_ends_at_the_total():
