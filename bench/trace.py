@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from trace_plants import PlantingSampler, plants
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from attest.training.batches import Example, Sampler, encode
 from attest.training.constitution import parse_constitution
@@ -30,7 +31,7 @@ from attest.training.demo.tiny import build_model, build_tokenizer
 from attest.training.layout import read_layout
 from attest.training.ledger import Ledger
 from attest.training.loop import Trainer
-from attest.training.routing import compile_schedule
+from attest.training.routing import Route, Schedule, compile_schedule
 from attest.training.trace.lexical import Lexical
 from attest.training.trace.line import Line
 from attest.training.trace.record import Record
@@ -143,6 +144,54 @@ def train(seed: int, cache: Path, *, removed: Iterable[int] = (), side: int = 8)
     by_id = {row.id: row for row in rows} | odd_rows()
     tracer = Tracer(model, record, events, rows=by_id.get)
     return Run(model, record, events, sampler, tracer, seconds, size)
+
+
+def recording_cost() -> list[dict[str, Any]]:
+    """What one step costs the recorder: the demo's model, and SmolLM2-135M's shape."""
+    found = []
+    for name, hidden, layers, wide, heads in (
+        ("demo, 3 of 6 layers", 96, 6, 256, 3),
+        ("135M, 10 of 30 layers", 576, 30, 1536, 9),
+    ):
+        config = LlamaConfig(
+            vocab_size=264,
+            hidden_size=hidden,
+            intermediate_size=wide,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=max(1, heads // 3),
+        )
+        model = LlamaForCausalLM(config)
+        layout = read_layout(model)
+        band = {f"L{n:02d}" for n in range(layers - max(3, layers // 3), layers)}
+        names = tuple(sorted(n for n, unit in layout.units.items() if unit in band))
+        routes = {"a": Route("a", (), names, "")}
+        for side in (8, 16):
+            recorder = TraceRecorder(model, Schedule(layout, routes, ""), side=side)
+            seconds = []
+            for _ in range(6):
+                started = time.process_time()
+                recorder.before("a")
+                seconds.append(time.process_time() - started)
+                with torch.no_grad():
+                    for parameter in names:
+                        model.get_parameter(parameter).add_(1e-4)
+                started = time.process_time()
+                recorder.after("a")
+                seconds[-1] += time.process_time() - started
+            parameters = sum(model.get_parameter(n).numel() for n in names)
+            sketch = recorder.record.tracks["a"].sketches[0]
+            found.append(
+                {
+                    "model": name,
+                    "side": side,
+                    "parameters": parameters,
+                    "seconds": statistics.median(seconds[1:]),
+                    "megabytes held": 4 * 4 * parameters / 1e6,
+                    "bytes per step": 2 * sketch.numel() + 12,
+                }
+            )
+    return found
 
 
 # --- planted events ------------------------------------------------------------------
@@ -415,7 +464,14 @@ def table(found: Mapping[str, Any]) -> str:
             f"{statistics.median(residuals):.3f} | {max(residuals):.3f} | "
             f"{mean(traced, 'support'):.2f} | {mean(traced, 'lead'):.2f} |"
         )
-    lines += ["", "planted steps, 4 of 240", ""]
+    for least, most in ((0.95, 1.01), (0.0, 0.95)):
+        rows = [
+            r for r in found["ordinary"]
+            if r["governed"] and least <= r["support"] < most
+        ]  # fmt: skip
+        right = sum(r["named"] == r["principle"] for r in rows)
+        lines.append(f"support {least} to {min(most, 1)}: {right} of {len(rows)} right")
+    lines += ["", "planted steps, 4 of 240: recall@4 / recall@10 / median rank", ""]
     kinds = list(dict.fromkeys(r["kind"] for r in found["planted"]))
     lines.append("| order by | " + " | ".join(kinds) + " | all |")
     lines.append("|---" * (len(kinds) + 2) + "|")
@@ -443,7 +499,16 @@ def table(found: Mapping[str, Any]) -> str:
                 f"| {what} | {way} | {rows[0]['steps']} | {mean(rows, 'drop'):.1f} | "
                 f"{len(rows)} |"
             )
-    lines += ["", "cost", ""]
+    lines += ["", "recording, one principle, one thread", ""]
+    lines += ["| model | side | parameters | seconds a step | MB held | bytes a step |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in found["recording"]:
+        lines.append(
+            f"| {row['model']} | {row['side']} | {row['parameters']:,} | "
+            f"{row['seconds']:.3f} | {row['megabytes held']:.0f} | "
+            f"{row['bytes per step']:,} |"
+        )
+    lines += ["", "the demo's run, CPU seconds", ""]
     for key in ("train", "record", "write"):
         lines.append(f"{key}: {mean(found['cost'], key):.2f} s")
     lines.append(f"files: {mean(found['cost'], 'bytes') / 1e6:.1f} MB")
@@ -470,6 +535,7 @@ def main() -> None:
             if options.remove:
                 found["removal"] += removal(run, seed, Path(folder))
             print(f"seed {seed} done", flush=True)
+    found["recording"] = recording_cost()
     print(table(found))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")

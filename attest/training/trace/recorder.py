@@ -1,7 +1,7 @@
 """Recording a run so that its answers can be traced."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,9 @@ class TraceRecorder:
     their shares from it. Per step a sketch of its own part is kept, which only puts
     steps in an order.
 
-    It holds, on the parameters' device, a copy of one route's tensors, and two float32
-    copies of them per principle; and 2 bytes per number of a sketch in main memory, 64
-    numbers per matrix at side 8. Under DDP one rank records.
-
-    Attributes:
-        record: what was kept so far.
+    It holds, on the parameters' device and in float32, two copies of a route's tensors
+    and two more for each principle; and 2 bytes per number of a sketch in main memory,
+    64 numbers per matrix at side 8. Under DDP one rank records.
     """
 
     def __init__(
@@ -59,10 +56,23 @@ class TraceRecorder:
         self._trained = {n for n, p in self._parameters.items() if p.requires_grad}
         shapes = {name: tuple(p.shape) for name, p in self._parameters.items()}
         self._sketcher = Sketcher(shapes, side=side)
-        self.record = Record(side, momentum, schedule.layout.units)
+        self._side, self._momentum = side, momentum
+        self._tracks: dict[str, Track] = {}
+        self._optimizers: dict[tuple[str, ...], _Optimizer] = {}
         self._before: _Tensors = {}
-        # What each principle's steps would still push, by optimizer and principle.
-        self._pushes: dict[tuple[str, ...], dict[str, _Tensors]] = {}
+        self._steps = 0
+
+    @property
+    def record(self) -> Record:
+        """What was kept so far, with the deltas of all steps until now."""
+        tracks = {
+            principle: replace(
+                track, deltas=self._optimizers[track.names].deltas(principle)
+            )
+            for principle, track in self._tracks.items()
+        }
+        units = self._schedule.layout.units
+        return Record(self._side, self._momentum, units, tracks)
 
     def before(self, principle: str | None) -> None:
         """Keep the tensors that the step may change.
@@ -76,7 +86,10 @@ class TraceRecorder:
                 "trace: the parameters are sharded over ranks (FSDP)",
                 hint="train without a TraceRecorder, or on one rank or under DDP",
             )
-        self._before = {n: self._parameters[n].detach().clone() for n in names}
+        self._before = {
+            name: self._parameters[name].detach().to(torch.float32, copy=True)
+            for name in names
+        }
 
     def after(self, principle: str | None) -> Mapping[str, Any]:
         """Add the change up; `sketch` in the ledger is the digest of its sketch.
@@ -85,24 +98,23 @@ class TraceRecorder:
             TrainingError: the change is not finite.
         """
         track, key = self._track(principle), principle or ""
-        change = {
-            name: self._parameters[name].detach().float() - old.float()
-            for name, old in self._before.items()
-        }
-        self._before = {}
-        own = self._own(change, self._pushes.get(track.names, {}))
+        change, self._before = self._before, {}
+        for name, old in change.items():
+            torch.sub(self._parameters[name].detach(), old, out=old)
+        own = self._optimizers[track.names].own(change)
         row = self._sketcher.sketch(own, track.names)
         if not torch.isfinite(row).all():
             raise TrainingError(
                 "trace: the change of a step is not finite",
                 hint="lower the learning rate; the step is not in the ledger",
             )
-        self._push(track.names, key, own)
+        self._optimizers[track.names].add(key, own, change)
         scale = float(row.abs().max()) if row.numel() else 0.0
         sketch = (row / scale if scale else row).half()
         track.sketches.append(sketch)
         track.scales.append(scale)
-        track.steps.append(self.record.steps)
+        track.steps.append(self._steps)
+        self._steps += 1
         return {"sketch": sketch_digest(sketch, scale)}
 
     def write(self, folder: Path, *, rows: Sequence[Example] = ()) -> dict[str, str]:
@@ -115,63 +127,100 @@ class TraceRecorder:
         Raises:
             FileExistsError: the folder exists.
         """
+        record = self.record
         if rows:
-            self.record.threshold = choose_threshold(
-                self._model, self.record, rows, routed=set(self._schedule.routes)
+            record.threshold = choose_threshold(
+                self._model, record, rows, routed=set(self._schedule.routes)
             )
-        return self.record.write(folder)
+        return record.write(folder)
 
     def state_dict(self) -> dict[str, Any]:
         """All that was kept so far, for a checkpoint of the run."""
         return {
-            "tracks": {key: asdict(track) for key, track in self.record.tracks.items()},
-            "pushes": [[list(n), by] for n, by in self._pushes.items()],
+            "steps": self._steps,
+            "tracks": {key: asdict(track) for key, track in self._tracks.items()},
+            "optimizers": [
+                asdict(optimizer) for optimizer in self._optimizers.values()
+            ],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Be as when `state_dict` gave this."""
-        self.record.tracks = {
+        self._steps = int(state["steps"])
+        self._tracks = {
             key: Track(**{**track, "names": tuple(track["names"])})
             for key, track in state["tracks"].items()
         }
-        self._pushes = {tuple(names): by for names, by in state["pushes"]}
-
-    def _own(self, change: _Tensors, pushes: Mapping[str, _Tensors]) -> _Tensors:
-        """The change without what earlier steps of this optimizer still push."""
-        decay = self.record.momentum
-        own = {}
-        for name, delta in change.items():
-            for earlier in pushes.values():
-                delta = delta - decay * earlier[name]  # noqa: PLW2901
-            own[name] = delta
-        return own
-
-    def _push(self, names: tuple[str, ...], key: str, own: _Tensors) -> None:
-        """Decay all pushes of an optimizer, add the new one, and sum them up."""
-        pushes = self._pushes.setdefault(names, {})
-        pushes.setdefault(key, {n: torch.zeros_like(t) for n, t in own.items()})
-        for principle, push in pushes.items():
-            deltas = self.record.tracks[principle].deltas
-            for name in names:
-                push[name] *= self.record.momentum
-                if principle == key:
-                    push[name] += own[name]
-                deltas[name] += push[name]
+        found = [
+            _Optimizer(**{**item, "names": tuple(item["names"])})
+            for item in state["optimizers"]
+        ]
+        self._optimizers = {item.names: item for item in found}
 
     def _track(self, principle: str | None) -> Track:
         key = principle or ""
-        tracks = self.record.tracks
-        if key not in tracks:
+        if key not in self._tracks:
             names = self._names(principle)
-            deltas = {
-                name: torch.zeros_like(self._parameters[name], dtype=torch.float32)
-                for name in names
-            }
-            tracks[key] = Track(names, deltas)
-        return tracks[key]
+            self._tracks[key] = Track(names, {})
+            self._optimizers.setdefault(names, _Optimizer(names, self._momentum))
+        return self._tracks[key]
 
     def _names(self, principle: str | None) -> tuple[str, ...]:
         if principle is None:
             return tuple(sorted(self._trained))
         route = self._schedule.route(principle).tensors
         return tuple(name for name in route if name in self._trained)
+
+
+@dataclass(slots=True)
+class _Optimizer:
+    """What the steps of one optimizer did, taken apart.
+
+    A step's change is what its own batch asked for, and what the steps before still
+    push: `momentum` times the change of the step before. What a principle's steps
+    pushed in all is then a geometric series over what their batches asked for.
+
+    Attributes:
+        last: the change of the last step.
+        steps: how many there were.
+        sums: by principle, the sum of what its batches asked for.
+        pushes: by principle, its part of `last`, as of the step `at`.
+    """
+
+    names: tuple[str, ...]
+    momentum: float
+    last: _Tensors = field(default_factory=dict)
+    steps: int = 0
+    sums: dict[str, _Tensors] = field(default_factory=dict)
+    pushes: dict[str, _Tensors] = field(default_factory=dict)
+    at: dict[str, int] = field(default_factory=dict)
+
+    def own(self, change: _Tensors) -> _Tensors:
+        """What the step's own batch asked for."""
+        if not self.last:
+            return {name: delta.clone() for name, delta in change.items()}
+        return {
+            name: torch.sub(delta, self.last[name], alpha=self.momentum)
+            for name, delta in change.items()
+        }
+
+    def add(self, principle: str, own: _Tensors, change: _Tensors) -> None:
+        """Take the step in; both dictionaries are the optimizer's from now on."""
+        self.steps, self.last = self.steps + 1, change
+        if principle not in self.sums:
+            self.sums[principle] = {name: delta.clone() for name, delta in own.items()}
+            self.pushes[principle] = own
+        else:
+            decay = self.momentum ** (self.steps - self.at[principle])
+            for name, delta in own.items():
+                self.sums[principle][name].add_(delta)
+                self.pushes[principle][name].mul_(decay).add_(delta)
+        self.at[principle] = self.steps
+
+    def deltas(self, principle: str) -> _Tensors:
+        """What the principle's steps added to each tensor until now."""
+        decay = self.momentum ** (self.steps - self.at[principle] + 1)
+        return {
+            name: (total - decay * self.pushes[principle][name]) / (1 - self.momentum)
+            for name, total in self.sums[principle].items()
+        }
