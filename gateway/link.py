@@ -32,12 +32,11 @@ class Link(asyncio.Protocol):
         *,
         read_seconds: float,
         write_seconds: float,
-        made: Callable[["Link"], None],
         lost: Callable[["Link"], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._read_seconds, self._write_seconds = read_seconds, write_seconds
-        self._made, self._lost = made, lost
+        self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._since = 0.0
@@ -165,7 +164,6 @@ class Link(asyncio.Protocol):
         """See asyncio.Protocol."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self._made(self)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

@@ -198,12 +198,18 @@ class HttpUpstream:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 if self._uds is None:
-                    return await self._connect_tcp()
-                return await self._connect_unix(self._uds)
+                    link = await self._connect_tcp()
+                else:
+                    link = await self._connect_unix(self._uds)
         except (OSError, TimeoutError):
             raise UpstreamDownError(
                 "the engine takes no connection", headers=(("retry-after", "5"),)
             ) from None
+        # Not before: of one that is cancelled while it is made, uvloop never tells that
+        # it was lost.
+        if link.failure is None:
+            self._open.add(link)
+        return link
 
     async def _connect_tcp(self) -> Link:
         _, link = await asyncio.get_running_loop().create_connection(
@@ -236,7 +242,6 @@ class HttpUpstream:
         return Link(
             read_seconds=self._read_seconds,
             write_seconds=_WRITE_SECONDS,
-            made=self._open.add,
             lost=self._forget,
         )
 

@@ -1,9 +1,11 @@
 import asyncio
+import inspect
 import socket
 import ssl
 
 import pytest
 import trustme
+import uvloop
 from fakes.gateway import eventually
 from fakes.upstream import (
     CLOSE,
@@ -379,3 +381,42 @@ async def test_tls(monkeypatch, authority, name, ours):
         assert engine.requests == []
     await upstream.aclose()
     await engine.stop()
+
+
+# All of it again on the loop that the process runs on, whose transports differ.
+
+SCENARIOS = [
+    value
+    for name, value in list(globals().items())
+    if name.startswith("test_")
+    and value is not test_socket_whose_queue_is_full  # it reaches into asyncio's server
+    and {"first", "fields"}.isdisjoint(inspect.signature(value).parameters)
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda test: test.__name__)
+def test_on_uvloop(tmp_path, monkeypatch, authority, scenario):
+    async def run():
+        engine = ScriptedEngine()
+        await engine.start(tmp_path / "e.sock")
+        upstream = HttpUpstream(uds=str(tmp_path / "e.sock"), read_seconds=0.2)
+        given = {
+            "authority": authority,
+            "engine": engine,
+            "monkeypatch": monkeypatch,
+            "name": "localhost",
+            "ours": True,
+            "tmp_path": tmp_path,
+            "upstream": upstream,
+        }
+        wanted = inspect.signature(scenario).parameters
+        if "engine" not in wanted:  # it starts its own, maybe in the same place
+            await engine.stop()
+            (tmp_path / "e.sock").unlink(missing_ok=True)
+        await scenario(**{name: given[name] for name in wanted})
+        await upstream.aclose()
+        if "engine" in wanted:
+            await engine.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
