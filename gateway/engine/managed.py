@@ -314,7 +314,8 @@ class ManagedEngine:
         self, process: asyncio.subprocess.Process, grace_seconds: float
     ) -> None:
         assert process.stdin is not None  # noqa: S101 - asked for in _spawn
-        with contextlib.suppress(ConnectionError):
+        # One that ended by itself has closed it: uvloop says so by a RuntimeError.
+        with contextlib.suppress(ConnectionError, RuntimeError):
             process.stdin.write(str(grace_seconds).encode())
             process.stdin.close()
         try:

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import pytest
+import uvloop
 from fakes.misbehaving_engine import make_engine
 from fakes.processes import alive, eventually, group
 
@@ -93,6 +94,15 @@ async def test_killed_keeper(make):
     await engine.stop()
     # The kernel takes a moment to bury what was killed.
     assert eventually(lambda: not group(engine.pid))
+
+
+@pytest.mark.parametrize(
+    "case", [test_life, test_stop_twice_and_before_the_start, test_killed_keeper]
+)
+def test_on_the_loop_that_the_gateway_runs_on(make, case):
+    """uvloop tells of a closed pipe by a RuntimeError, and only it does."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(case(make))
 
 
 async def test_crash_shows_the_last_lines(make):
