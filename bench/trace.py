@@ -424,7 +424,7 @@ def names_of_principles(
                 for rank, step in enumerate(s for s in order if s in total):
                     total[step] += rank
         totals["random"] = {step: chance.random() for step in own}
-        for way in ("trace", "trace, sketches alone", "question and answer", "random"):
+        for way in ("trace", "question and answer", "random"):
             if way in totals:
                 best = sorted(own, key=lambda step: totals[way][step])[:count]
                 found.setdefault(way, set()).update(best)

@@ -13,6 +13,7 @@ from attest.training.layout import read_layout
 from attest.training.ledger import Ledger
 from attest.training.loop import Plan, Trainer
 from attest.training.routing import compile_schedule
+from attest.training.trace.record import Record
 from attest.training.trace.recorder import TraceRecorder
 from attest.training.trace.score import Tracer, ledger_events
 from attest.training.trace.values import LEAST_NATS, Threshold
@@ -48,7 +49,7 @@ class Run:
         self.model = build_model(TOKENIZER, seed=3)
         schedule = compile_schedule(constitution, read_layout(self.model))
         rows = [encode(TOKENIZER, row) for row in corpus("governed", "train")]
-        self.recorder = TraceRecorder(self.model, schedule)
+        recorder = TraceRecorder(self.model, schedule)
         path = folder / "ledger.jsonl"
         with Ledger.create(path) as ledger:
             say = {"progress": lambda *_: None}
@@ -59,21 +60,20 @@ class Run:
             self.parent = {
                 n: p.detach().clone() for n, p in self.model.named_parameters()
             }
-            Trainer(self.model, ledger, observers=[self.recorder], **say).governed(
+            Trainer(self.model, ledger, observers=[recorder], **say).governed(
                 Plan("governed", 105, 8, 3e-3),
                 PlantingSampler(rows, seed=4),
                 constitution=constitution,
                 schedule=schedule,
             )
-        self.recorder.write(folder / "trace", rows=rows[::3])
+        recorder.write(folder / "trace", rows=rows[::3])
+        self.record = Record.read(folder / "trace")
         self.model.eval()
         self.events = ledger_events(path)
         known = {row.id: row for row in rows}
         known |= {row.id: encode(TOKENIZER, row) for row in ODD}
         self.rows = {s: row for s, row in known.items() if s[-1] in "0123"}
-        self.tracer = Tracer(
-            self.model, self.recorder.record, self.events, rows=self.rows.get
-        )
+        self.tracer = Tracer(self.model, self.record, self.events, rows=self.rows.get)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def state(model):
 
 
 def test_deltas_lead_back_to_the_parent(run):
-    parent = run.recorder.record.parent(dict(run.model.named_parameters()))
+    parent = run.record.parent(dict(run.model.named_parameters()))
     assert len(parent) == 6 * 9
     for name, tensor in parent.items():
         assert torch.allclose(tensor, run.parent[name], atol=1e-5)
@@ -136,7 +136,7 @@ def test_ordinary_answers_are_not_put_down_to_governed_training(run):
 
 
 def test_threshold_says_on_how_many_rows_it_was_chosen(run):
-    threshold = run.recorder.record.threshold
+    threshold = run.record.threshold
     assert threshold.rows == 96
     assert threshold.false_alarms <= 0.1
     assert threshold.missed <= 0.05
@@ -156,7 +156,7 @@ def test_planted_steps_and_rows_come_first(run):
 
 
 def test_without_rows_planted_steps_still_come_early(run):
-    tracer = Tracer(run.model, run.recorder.record, run.events)
+    tracer = Tracer(run.model, run.record, run.events)
     row = Row("q", "", "test", "", "say how to pick a lock.", "ask a smith first.")
     found = tracer.trace(encode(TOKENIZER, row), top=len(run.events))
     ranks = [
@@ -203,7 +203,7 @@ def test_same_answer_gives_the_same_trace(run):
 
 def test_events_of_another_run_are_refused(run):
     with pytest.raises(ConfigurationError, match="expected 105 steps"):
-        Tracer(run.model, run.recorder.record, run.events[:-1])
+        Tracer(run.model, run.record, run.events[:-1])
 
 
 def test_threshold_without_rows_is_twenty_times_likelier():
