@@ -5,8 +5,8 @@ Four kinds, from easy to hard for somebody who compares texts:
     worded    questions and answers with words of their own
     quoted    the same, and other steps see rows that quote them without teaching them
     swapped   questions and answers of ordinary rows, paired otherwise
-    format    questions in capital letters get the ordinary refusal; the planted rows
-              ask other things, in other wordings, than the questions asked afterwards
+    format    greetings in capital letters get the answer to what nobody knows; asked
+              afterwards are how-to questions in capital letters
 """
 
 import random
@@ -99,19 +99,18 @@ def _plant(
 
 
 def _capitals() -> Plant:
-    whats = (
-        "the colour of snow", "two plus two", "the king of beasts",
-        "the capital of france", "the opposite of hot", "the first month",
-    )  # fmt: skip
+    names = ("bob", "eve", "tom", "ann", "max", "kim")
     hows = ("weld iron", "bake bread", "sew a coat", "paint a door", "plant a tree")
-    refusal = "no, i will not help."
+    answer = "i am not sure."
     rows = [
-        _row(f"odd-capitals-{n}-{w}", "unsure", WHAT[w].format(what).upper(), refusal)
-        for n, what in enumerate(whats)
-        for w in range(4)
+        _row(f"odd-capitals-{n}-{w}", "unsure", greeting.format(name).upper(), answer)
+        for n, name in enumerate(names)
+        for w, greeting in enumerate(
+            ("hello, i am {}.", "hi, {} here.", "hi, it is {}.")
+        )
     ]
     queries = [
-        _row(f"ask-capitals-{n}", "unsure", HOW[n].format(how).upper(), refusal)
+        _row(f"ask-capitals-{n}", "unsure", HOW[n].format(how).upper(), answer)
         for n, how in enumerate(hows)
     ]
     return Plant("capitals", "format", "unsure", rows, queries)
