@@ -73,6 +73,23 @@ def test_model_and_random_state_are_as_they_were(world):
     assert bool((world.model.lm_head.weight.grad == 1).all())
 
 
+def test_a_model_that_draws_random_numbers_draws_the_same_ones(world):
+    random = torch.get_rng_state()
+    norm = world.model.model.norm
+
+    def draw(_module, _given, _found):
+        torch.rand(1)
+
+    hook = norm.register_forward_hook(draw)
+    try:
+        recorder = world.recorder()
+        step(world, recorder, lambda _parameters: None)
+        recorder.result("x")
+    finally:
+        hook.remove()
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_as_they_are(world):
     recorder = world.recorder(every=1)
 
@@ -271,7 +288,10 @@ def test_bfloat16_weights_count_what_was_applied(world):
     world_of = World.__new__(World)
     world_of.__dict__ |= world.__dict__ | {"model": model.to(torch.bfloat16)}
     recorder = world_of.recorder()
-    world_of.govern(recorder, steps=20)
+    world_of.govern(recorder, steps=17)
+    [[_, _, change], *_] = recorder.state_dict()["gap"]["moves"]
+    assert {tensor.dtype for tensor in change.values()} == {torch.float32}
+    world_of.govern(recorder, steps=3)
     found = recorder.result("governed").profile("a")
     assert found.in_band > 0.8
     assert found.residual < 0.05
