@@ -256,7 +256,7 @@ def main() -> int:
         return asyncio.run(run(arguments, site))
     finally:
         site.stop()
-        print(f"log of the gateway: {shutil.copy(site.log, 'soak-gateway.log')}")
+        print(f"log of the gateway: {shutil.copy(site.log, tempfile.gettempdir())}")
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -71,18 +71,19 @@ class Site:
         return found
 
     def engine_connections(self) -> int:
-        """Unix sockets of the gateway that are connected to the engine's."""
-        inodes = set()
-        for target in open_files(self.process.pid):
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-        count = 0
-        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-            fields = line.split()
-            # Flags 00000000 and state 03: connected; the client's end has no path.
-            if fields[5] == "03" and fields[6] in inodes and len(fields) == 7:
-                count += 1
-        return count - 1 if count else 0  # the event loop's own pair
+        """Connections that the engine has accepted on its socket and that stand."""
+        path = self._engine_socket()
+        lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+        # State 03: connected. The listening socket itself is in state 01.
+        found = [line.split() for line in lines if path and line.endswith(f" {path}")]
+        return sum(fields[5] == "03" for fields in found)
+
+    def _engine_socket(self) -> str:
+        for pid in self.engine_pids():
+            with suppress(OSError, ValueError):
+                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                return words[words.index("--uds") + 1]
+        return ""
 
     def audit(self) -> dict:
         """`attest log verify` against the live log."""
