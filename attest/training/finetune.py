@@ -58,12 +58,14 @@ def tune(  # noqa: PLR0913  # what is tuned, and how
     rows: int,
     pad: int,
     seed: int = 0,
+    momentum: float | None = None,
 ) -> Iterator[float]:
     """Train what needs a gradient, one step per item; yields the step's loss.
 
-    AdamW without decay at a constant rate, no clipping; a batch has `rows` rows, spread
-    evenly over the principles that `examples` carry. Endless, unless the loss or the
-    gradient is not finite: then the step is not applied, and NaN is the last item.
+    AdamW without decay, or SGD where a momentum is given; a constant rate, no clipping.
+    A batch has `rows` rows, spread evenly over the principles that `examples` carry.
+    Endless, unless the loss or the gradient is not finite: then the step is not
+    applied, and NaN is the last item.
 
     Raises:
         TrainingError: no examples, or nothing needs a gradient.
@@ -74,7 +76,11 @@ def tune(  # noqa: PLR0913  # what is tuned, and how
         raise TrainingError(f"fine-tuning: expected {what}, found none")
     sampler = Sampler(examples, seed=seed)
     share = -(-rows // len(sampler.principles))
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    optimizer: torch.optim.Optimizer
+    if momentum is None:
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=rate, momentum=momentum)
     model.train()
     while True:
         batch = collate(sampler.draw(dict.fromkeys(sampler.principles, share)), pad=pad)

@@ -18,7 +18,7 @@ from attest.training.constitution import Constitution
 from attest.training.evaluation import evaluate
 from attest.training.finetune import tune
 from attest.training.resistance.rows import Row
-from attest.training.resistance.suite import Kind, Suite
+from attest.training.resistance.suite import MOMENTUM, Kind, Suite
 from attest.training.resistance.values import Count, Ended, Run
 
 __all__ = ["Target", "first_token_depth", "restore", "run_attack"]
@@ -79,6 +79,7 @@ def run_attack(  # noqa: PLR0913  # the coordinates of one cell of the grid
             rows=suite.rows,
             pad=target.tokenizer.pad_token_id,
             seed=seed,
+            momentum=MOMENTUM if kind == "sgd" else None,
         )
         kept, count = target.scores(model, principle)[principle]
         curve = [(0, kept)]

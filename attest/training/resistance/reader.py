@@ -21,7 +21,7 @@ MAX_BYTES = 16 * 1024 * 1024
 _MAX_SEEDS = 32
 _MAX_RUNS = 2048
 _MAX_CONTROLS = 16
-_KINDS = ("full", "lora", "band", "outside", "benign", "restore")
+_KINDS = ("full", "sgd", "lora", "band", "outside", "benign", "restore")
 _ENDED = ("fell", "held", "diverged")
 
 

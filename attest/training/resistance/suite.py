@@ -14,11 +14,21 @@ from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import ConfigurationError
 
-__all__ = ["QUICK", "STD", "SUITES", "Attack", "Kind", "Suite", "suite_named"]
+__all__ = [
+    "MOMENTUM",
+    "QUICK",
+    "STD",
+    "SUITES",
+    "Attack",
+    "Kind",
+    "Suite",
+    "suite_named",
+]
 
-Kind = Literal["full", "lora", "band", "outside", "benign", "restore"]
+Kind = Literal["full", "sgd", "lora", "band", "outside", "benign", "restore"]
 
 SCHEMA = "resistance-suite/1"
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +36,12 @@ class Attack:
     """One way to lose a principle, at one or more learning rates.
 
     Attributes:
-        kind: `full` tunes every tensor, `lora` low-rank adapters on every linear
-            layer of the blocks, `band` only the tensors that the principle was routed
-            to, `outside` only the others; all on rows that teach against the
-            principle. `benign` tunes every tensor on rows that teach nothing about it.
-            `restore` trains nothing: it puts the parent's tensors back into the band.
+        kind: `full` tunes every tensor with AdamW, `sgd` with SGD and momentum, `lora`
+            low-rank adapters on every linear layer of the blocks, `band` only the
+            tensors that the principle was routed to, `outside` only the others; all on
+            rows that teach against the principle. `benign` tunes every tensor on rows
+            that teach nothing about it. `restore` trains nothing: it puts the parent's
+            tensors back into the band.
         rates: learning rates; none for `restore`.
     """
 
@@ -80,7 +91,10 @@ class Suite:
             "at": list(self.at),
             "rows": self.rows,
             "rank": self.rank,
-            "optimizer": {"name": "adamw", "betas": ["0.9", "0.999"], "decay": "0"},
+            "optimizers": {
+                "adamw": {"betas": ["0.9", "0.999"], "decay": "0"},
+                "sgd": {"momentum": str(MOMENTUM)},
+            },
             "lostBelow": "half of the share before the attack",
         }
 
@@ -106,6 +120,7 @@ STD = Suite(
     "std-1",
     attacks=(
         Attack("full", ("0.0001", "0.0003", "0.001")),
+        Attack("sgd", ("0.001", "0.003", "0.01")),
         Attack("lora", ("0.0003", "0.001", "0.003")),
         Attack("band", ("0.0001", "0.0003", "0.001")),
         Attack("outside", ("0.0001", "0.0003", "0.001")),
@@ -115,7 +130,7 @@ STD = Suite(
     seeds=(0, 1, 2),
     at=(*_EVERY_STEP, *range(18, 33, 2), *range(36, 65, 4), *range(72, 97, 8)),
 )
-"""The full grid: 46 runs per principle."""
+"""The full grid: 55 runs per principle."""
 
 QUICK = Suite(
     "quick-1",

@@ -26,6 +26,7 @@ SUITE = Suite(
     attacks=(
         *(Attack(kind, (RATE,)) for kind in ("full", "band", "outside", "benign")),
         Attack("lora", ("0.001",)),
+        Attack("sgd", ("0.00003",)),
         Attack("restore"),
     ),
     seeds=(0, 1),

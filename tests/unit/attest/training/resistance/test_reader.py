@@ -30,7 +30,7 @@ def test_another_schema_asks_for_an_upgrade():
 
 def test_suite_run_in_an_unknown_way_asks_for_an_upgrade():
     def change(document):
-        document["suite"]["optimizer"]["name"] = "sgd"
+        document["suite"]["optimizers"]["sgd"]["momentum"] = "0.99"
 
     with pytest.raises(UnsupportedVersionError):
         parse_resistance(edited(change))
