@@ -25,6 +25,7 @@ from attest.errors import (
     TranscriptMismatchError,
 )
 from attest.policy import Policy, Tier
+from attest.transparency import named_logs
 from attest.verify import Verdict, verify
 
 __all__ = [
@@ -52,6 +53,9 @@ _UNATTESTED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TERMINALS = frozenset(word for shape in SHAPES.values() for word in shape.words)
 _MAX_WAIT_SECONDS = 10.0
+# A gateway signs a head once a second, and asks its witnesses then.
+_LOG_PAUSES = (0.5, 1.0, 1.5)
+_NOT_YET_LOGGED = frozenset({"log.not_given", "log.unwitnessed"})
 # Replicas behind one address have a boot each.
 _MAX_BOOTS = 16
 _UNREADABLE = Endorsements(key_certificates=(), boot_record="", manifest=b"{}")
@@ -237,12 +241,39 @@ class Examiner:
     def judge(self, exchange: Exchange, content: Content) -> Plan[None]:
         """Return when the answer is proven; the evidence is handed over either way.
 
+        Where tier T2 is demanded, the gateway is asked again for up to 3 s until a
+        witnessed checkpoint covers the attestation.
+
         Raises:
             VerificationError: a definite no.
             EvidenceUnavailableError: cannot tell.
         """
+        verdict, bundle = yield from self._examined(exchange, content)
+        pauses = iter(_LOG_PAUSES)
+        while waiting := _awaits_log(verdict, self._policy):
+            if (pause := next(pauses, None)) is None:
+                break
+            verdict, bundle = yield from self._examined(exchange, content, pause)
+        if self._on_evidence is not None:
+            self._on_evidence(verdict, bundle)
+        if waiting:
+            raise EvidenceUnavailableError(
+                f"no witnessed checkpoint covers the attestation after "
+                f"{sum(_LOG_PAUSES):.0f} s, and the policy demands {Tier.T2}",
+                hint="ask for the bundle again later; are log and witnesses up?",
+            )
+        verdict.raise_unless_proven()
+        attested = verdict.claims["res"]["status"]
+        if attested != exchange.status:
+            raise TranscriptMismatchError(
+                f"the answer came with status {exchange.status}, attested is {attested}"
+            )
+
+    def _examined(
+        self, exchange: Exchange, content: Content, pause: float = 0.0
+    ) -> Plan[tuple[Verdict, Bundle]]:
         if content.token is None or _demands_more(self._policy):
-            bundle = yield from self._by_id(exchange)
+            bundle = yield from self._by_id(exchange, pause)
         else:
             endorsements = yield from self._endorsements(exchange, content.token)
             bundle = Bundle.of(content.token, endorsements)
@@ -255,14 +286,7 @@ class Examiner:
         verdict = verify(
             bundle, self._policy, at=int(self._clock()), nonce=exchange.nonce
         )
-        if self._on_evidence is not None:
-            self._on_evidence(verdict, bundle)
-        verdict.raise_unless_proven()
-        attested = verdict.claims["res"]["status"]
-        if attested != exchange.status:
-            raise TranscriptMismatchError(
-                f"the answer came with status {exchange.status}, attested is {attested}"
-            )
+        return verdict, bundle
 
     def _endorsements(self, exchange: Exchange, token: str) -> Plan[Endorsements]:
         boot = _named_boot(token)
@@ -293,14 +317,14 @@ class Examiner:
         except InputError as error:
             raise _unusable(WELL_KNOWN, error) from error
 
-    def _by_id(self, exchange: Exchange) -> Plan[Bundle]:
+    def _by_id(self, exchange: Exchange, pause: float = 0.0) -> Plan[Bundle]:
         if exchange.attestation_id is None:
             raise EvidenceUnavailableError(
                 "the answer carries no attestation",
                 hint=f"is it a gateway's? See {exchange.gateway}{WELL_KNOWN}",
             )
         path = f"/v1/attestations/{exchange.attestation_id}"
-        fetched = yield Fetch(path)
+        fetched = yield Fetch(path, pause)
         waited = 0.0
         while fetched.status == 202:
             pause = _pause(fetched.retry_after)
@@ -332,6 +356,19 @@ def _demands_more(policy: Policy) -> bool:
     """Whether a log proof or status lists are needed: the gateway's bundle has them."""
     logged = policy.min_tier.rank > Tier.T1.rank
     return logged or policy.max_status_age_seconds is not None
+
+
+def _awaits_log(verdict: Verdict, policy: Policy) -> bool:
+    """Whether a checkpoint that is still to come could be all that is missing."""
+    problem, logged = verdict.problem, verdict.step(8)
+    if problem is None or logged is None or verdict.manifest is None:
+        return False
+    return (
+        policy.min_tier is Tier.T2
+        and named_logs(verdict.manifest, policy)
+        and {item.code for item in problem.findings} == {"policy.tier"}
+        and not _NOT_YET_LOGGED.isdisjoint(item.code for item in logged.findings)
+    )
 
 
 def _named_boot(token: str) -> str | None:

@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
-from fakes.attested_gateway import CHAT, Received, Reply
+from fakes.attested_gateway import CHAT, AttestedGateway, Received, Reply
+from fakes.log import SignedLog
 from fakes.world import ANSWER, NOW, REQUEST, make_world
 
 from attest.client import _exchange
@@ -100,6 +102,54 @@ def test_the_gateway_s_bundle_may_be_needed(attested, demand):
     examiner = Examiner(strict, on_evidence=None, clock=lambda: NOW)
     plan = examiner.judge(*answered(attested))
     assert next(plan).path == BY_ID
+
+
+@pytest.fixture
+def logging():
+    """A gateway with a log that its manifest names, and who demands it."""
+    log = SignedLog()
+    world = make_world(predicate={"trustAnchors": log.anchors})
+    gateway = AttestedGateway(world, log=log)
+    policy = Policy(authorities=world.policy.authorities, min_tier=Tier.T2)
+    return gateway, Examiner(policy, on_evidence=None, clock=lambda: NOW)
+
+
+@pytest.mark.parametrize("late", range(4))
+def test_the_checkpoint_is_waited_for(logging, late):
+    gateway, examiner = logging
+    gateway.uncovered = late
+    assert judge(examiner, gateway) == [BY_ID] * (late + 1)
+
+
+def test_the_witnesses_are_waited_for(logging):
+    gateway, examiner = logging
+    made, content = answered(gateway)
+    plan = examiner.judge(made, content)
+    fetch, bundle = next(plan), gateway.world.bundle()
+    alone = gateway.log.prove(replace(bundle, token=content.token), by=[])
+    fetch = plan.send(Fetched(200, alone.dumps()))
+    assert fetch.path == BY_ID
+    assert fetch.after_seconds > 0
+    with pytest.raises(StopIteration):
+        plan.send(Fetched(200, gateway.log.prove(alone).dumps()))
+
+
+def test_but_not_for_ever(logging):
+    gateway, examiner = logging
+    gateway.uncovered = 99
+    with pytest.raises(EvidenceUnavailableError, match="no witnessed checkpoint"):
+        judge(examiner, gateway)
+    assert gateway.uncovered == 95
+
+
+def test_nobody_waits_for_what_a_checkpoint_would_not_mend(logging):
+    """The answer is another one: that is false at once."""
+    gateway, examiner = logging
+    gateway.uncovered = 99
+    made, content = answered(gateway)
+    with pytest.raises(VerificationError, match="step 6 content"):
+        perform(examiner.judge(made, replace(content, body=b"{}")), gateway)
+    assert gateway.uncovered == 98
 
 
 def test_a_replica_may_answer_for_another(examiner, attested):
