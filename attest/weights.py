@@ -40,7 +40,8 @@ def tensor_leaf(tensor: TensorDigest) -> bytes:
             "dtype": tensor.dtype,
             "name": tensor.name,
             "sha256": to_hex(tensor.sha256),
-            "shape": tensor.shape,
+            # A list: of tuples the encoder does not know that they are simple.
+            "shape": list(tensor.shape),
         }
     )
 
