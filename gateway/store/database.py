@@ -63,5 +63,12 @@ class Database(Protocol):
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         """Commits at its end, rolls back when what is in it raises."""
 
+    def turn(self) -> AbstractContextManager[object]:
+        """Held around each transaction that writes, where one writes at a time.
+
+        Raises:
+            One of `errors`: there is no turn to be had.
+        """
+
     def lock_log(self, connection: Connection) -> None:
         """Within a transaction: nobody else adds to the log until it ends."""

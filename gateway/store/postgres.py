@@ -5,7 +5,7 @@ leaves of all replicas have one order and the tree one right edge.
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -111,6 +111,10 @@ class _Server:
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         return cast("_Connected", connection).raw.transaction()
 
+    def turn(self) -> AbstractContextManager[object]:
+        # The server lets many write at once; the log has a lock of its own.
+        return nullcontext()
+
     def lock_log(self, connection: Connection) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
 
@@ -128,11 +132,13 @@ class PostgresStore(RecordStore):
     """One database, shared by all replicas of one gateway."""
 
     @classmethod
-    def open(cls, dsn: str, *, log: bool = False) -> Self:
+    def open(cls, dsn: str, *, log: bool = False, check: bool = True) -> Self:
         """Connect, make the tables that are missing, and check the log.
+
+        Without `check` the log is NOT checked: for a worker, whose parent has done it.
 
         Raises:
             ConfigurationError, StartupRefusedError: as `RecordStore.start`; also where
                 the server does not write what it commits.
         """
-        return cls(_Server(dsn), log=log).start()
+        return cls(_Server(dsn), log=log).start(check=check)

@@ -54,8 +54,10 @@ class RecordStore:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
 
-    def start(self) -> Self:
+    def start(self, *, check: bool = True) -> Self:
         """Make the tables that are missing, check the log, and take records.
+
+        Without `check` a log that others write to as well is NOT checked.
 
         Raises:
             ConfigurationError: the database can't be opened or written.
@@ -63,16 +65,8 @@ class RecordStore:
         """
         database = self._database
         try:
-            writer = self._writer = database.connect()
-            with database.transaction(writer):
-                database.lock_log(writer)
-                for statement in database.schema.split(";"):
-                    if statement.strip():
-                        writer.execute(statement)
-            if self.log is not None:
-                with database.transaction(writer):
-                    database.lock_log(writer)
-                    self.log.check(writer)
+            with database.turn():
+                self._prepare(check=check)
         except database.errors as error:
             self._close_connections()
             raise ConfigurationError(
@@ -83,6 +77,19 @@ class RecordStore:
             raise
         self._thread.start()
         return self
+
+    def _prepare(self, *, check: bool) -> None:
+        database = self._database
+        writer = self._writer = database.connect()
+        with database.transaction(writer):
+            database.lock_log(writer)
+            for statement in database.schema.split(";"):
+                if statement.strip():
+                    writer.execute(statement)
+        if self.log is not None and (check or not self.shared):
+            with database.transaction(writer):
+                database.lock_log(writer)
+                self.log.check(writer)
 
     def add_boot(self, digest: str, endorsements: bytes, record: str = "") -> None:
         """Keep what the attestations of one boot refer to. Blocks; for start-up.
@@ -198,16 +205,13 @@ class RecordStore:
     def _write(self) -> None:
         while (first := self._queue.get()) is not None:
             batch, stop = [first], False
-            while len(batch) < _BATCH:
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    stop = True
-                    break
-                batch.append(item)
-            error = self._commit([item[0] for item in batch])
+            try:
+                with self._database.turn():
+                    # What came while others wrote goes along.
+                    stop = self._gather(batch)
+                    error = self._commit([item[0] for item in batch])
+            except self._database.errors as problem:
+                error = self._failed(problem)
             waiting: dict[asyncio.AbstractEventLoop | None, list[_Future]] = {}
             for _, loop, future in batch:
                 waiting.setdefault(loop, []).append(future)
@@ -215,6 +219,18 @@ class RecordStore:
                 _tell(loop, futures, error)
             if stop:
                 return
+
+    def _gather(self, batch: list[_Item]) -> bool:
+        """Add what is queued to the batch; whether the store is to end after it."""
+        while len(batch) < _BATCH:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return True
+            batch.append(item)
+        return False
 
     def _commit(self, batch: Sequence[Work]) -> StoreError | None:
         database = self._database
@@ -234,11 +250,14 @@ class RecordStore:
                 self._writer = None
             if self.log is not None:
                 self.log.rolled_back()
-            self.on_failure()
-            return self._failure(error)
+            return self._failed(error)
         if self.log is not None:
             self.log.committed()
         return None
+
+    def _failed(self, error: Exception) -> StoreError:
+        self.on_failure()
+        return self._failure(error)
 
     def _failure(self, error: Exception) -> StoreError:
         return StoreError(

@@ -1,7 +1,13 @@
-"""Attestations in a SQLite file, for one gateway process."""
+"""Attestations in a SQLite file, for the processes of one gateway on one host.
 
+Several of them take turns by a lock file. SQLite's own way to wait for another writer
+is to sleep, for up to 100 ms at a time; the kernel wakes whoever waits for the file.
+"""
+
+import fcntl
 import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self, cast
 
@@ -34,11 +40,12 @@ CREATE TABLE IF NOT EXISTS log_checkpoints (
 class _File:
     schema = _SCHEMA
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
-    shared = False
     hint = "choose a directory that this user may write: --state-dir DIR"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool) -> None:
         self._path, self.name = path, str(path)
+        self._lock = path.with_name(f"{path.name}-turn")
+        self.shared = shared
 
     def connect(self) -> Connection:
         connection = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
@@ -49,18 +56,45 @@ class _File:
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         return cast("sqlite3.Connection", connection)
 
+    def turn(self) -> AbstractContextManager[object]:
+        return self._locked() if self.shared else nullcontext()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # Whoever dies with the lock held loses it with the file, flock(2).
+        try:
+            file = self._lock.open("ab")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise sqlite3.OperationalError(
+                f"no lock on {self._lock.name}: {error.strerror}"
+            ) from error
+        with file:
+            yield
+
     def lock_log(self, connection: Connection) -> None:
-        """One process, one writer: nobody else is there."""
+        """Whose turn it is alone writes."""
 
 
 class SqliteStore(RecordStore):
     """One database file."""
 
     @classmethod
-    def open(cls, path: Path, *, log: bool = False) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        log: bool = False,
+        shared: bool = False,
+        check: bool = True,
+    ) -> Self:
         """Open or create the file, and check the log in it.
+
+        With `shared` other processes of this host may write to it too, if they open it
+        with `shared` as well; a network file system is NOT safe for that. Without
+        `check` the log is NOT checked: for a worker, whose parent has done it.
 
         Raises:
             ConfigurationError, StartupRefusedError: as `RecordStore.start`.
         """
-        return cls(_File(path), log=log).start()
+        return cls(_File(path, shared=shared), log=log).start(check=check)

@@ -10,21 +10,19 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from attest.errors import AttestError, ConfigurationError, FormatError, SignatureError
+from attest.errors import AttestError, ConfigurationError, FormatError
 from attest.files import write_durably
 from attest.keys import PrivateKey
-from attest.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from attest.log.merkle import EMPTY_ROOT
+from attest.log.checkpoint import Checkpoint, sign_checkpoint
 from attest.log.note import MAX_NOTE, KeyKind, Note, NoteKey, NoteSigner, Signature
 from attest.log.proof import majority
-from attest.log.tiles import Tile, consistency_proof
+from attest.log.tiles import consistency_proof
 from attest.manifest import Manifest
 from gateway.errors import StartupRefusedError
 from gateway.http import httpx
 from gateway.logs import log
 from gateway.settings import Settings
 from gateway.store.log import (
-    damaged,
     keep_checkpoint,
     latest_checkpoint,
     log_root,
@@ -32,6 +30,7 @@ from gateway.store.log import (
     read_tile,
 )
 from gateway.store.records import RecordStore
+from gateway.tlog.follower import Follower
 from gateway.tlog.witnesses import WitnessClient, WitnessError
 
 __all__ = ["Publisher", "read_log_signer", "read_witnesses"]
@@ -83,13 +82,8 @@ def read_witnesses(settings: Settings) -> tuple[WitnessClient, ...]:
     return tuple(found)
 
 
-class Publisher:
-    """One log's public side.
-
-    Attributes:
-        head: the last signed head; readers may see the tree up to there.
-        note: it, signed, with the cosignatures that came.
-    """
+class Publisher(Follower):
+    """One log's public side, and the key that signs its heads."""
 
     def __init__(
         self,
@@ -99,18 +93,12 @@ class Publisher:
         witnesses: Sequence[WitnessClient] = (),
     ) -> None:
         assert store.log is not None  # noqa: S101  # whoever has a signer keeps a log
-        self.store, self._tables = store, store.log
+        super().__init__(store, signer.key)
+        self._tables = store.log
         self._signer = signer
         self._file = folder / _FILE
         self._witnesses = tuple(witnesses)
         self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
-        self.head = Checkpoint(signer.name, 0, EMPTY_ROOT)
-        self.note: Note | None = None
-
-    @property
-    def key(self) -> NoteKey:
-        """What the heads are verified with."""
-        return self._signer.key
 
     def check_manifest(self, manifest: Manifest) -> None:
         """Refuse a log that verifiers of this manifest would call false.
@@ -146,23 +134,6 @@ class Publisher:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"log: {self._file}: unreadable") from error
 
-    async def _go_on_from(self, text: str) -> None:
-        try:
-            head, note, _ = open_checkpoint(text, [self.key])
-        except (FormatError, SignatureError) as error:
-            raise StartupRefusedError(
-                f"log: the last head was not signed by this log's key: {error}",
-                hint="start with the log_key and log_origin that this log began with",
-                found=str(self.key),
-            ) from error
-        size = await self.store.read(log_size)
-        if head.size > size:
-            raise damaged(f"it has {size} entries, {head.size} were signed")
-        if await self.store.read(partial(log_root, size=head.size)) != head.root:
-            raise damaged(f"its first {head.size} entries have another root")
-        if head.size >= self.head.size:
-            self.head, self.note = head, note
-
     async def run(self) -> None:
         """Publish what is new, for ever."""
         while True:
@@ -172,21 +143,6 @@ class Publisher:
                 log.error("log_not_published", reason=type(error).__name__)
             await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def refresh(self) -> None:
-        """Take over the head that another replica signed meanwhile.
-
-        So that whoever asks two replicas in turn never sees the log shrink.
-
-        Raises:
-            StoreError: the database does not answer.
-            StartupRefusedError: it is not of this database's log.
-        """
-        if not self.store.shared:
-            return
-        text = await self.store.read(latest_checkpoint)
-        if text is not None and text != str(self.note):
-            await self._go_on_from(text)
-
     async def publish(self) -> None:
         """Sign the head if the log has grown, and ask the witnesses.
 
@@ -194,7 +150,9 @@ class Publisher:
             AttestError, OSError: it could not be signed or kept; the old head stays.
         """
         await self.refresh()
-        size = self._tables.size
+        # Most or all of the entries may be of others.
+        shared = self.store.shared
+        size = await self.store.read(log_size) if shared else self._tables.size
         if size <= self.head.size:
             return
         root = await self.store.read(partial(log_root, size=size))
@@ -234,10 +192,6 @@ class Publisher:
                 first, second, lambda level, tile: read_tile(reader, level, tile)
             )
         )
-
-    def covers(self, level: int, tile: Tile) -> bool:
-        """Whether the signed tree has all hashes of a tile."""
-        return (tile.number * 256 + tile.width) << (8 * level) <= self.head.size
 
     async def aclose(self) -> None:
         """Publish the end of the log and close the connections to witnesses."""

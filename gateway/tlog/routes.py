@@ -17,7 +17,7 @@ from gateway.errors import UnknownEndpointError
 from gateway.state import AppState
 from gateway.store.log import read_entries, read_records, read_tile
 from gateway.store.records import RecordStore
-from gateway.tlog.publisher import Publisher
+from gateway.tlog.follower import Follower
 
 __all__ = ["log_router"]
 
@@ -35,7 +35,7 @@ def log_router(state: AppState) -> APIRouter:
     return router
 
 
-async def _current(state: AppState) -> tuple[Publisher, Note]:
+async def _current(state: AppState) -> tuple[Follower, Note]:
     publisher = state.log
     if publisher is not None:
         await publisher.refresh()

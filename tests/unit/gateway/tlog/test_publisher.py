@@ -20,6 +20,7 @@ from attest.verify import verify
 from gateway.errors import StartupRefusedError, StoreError
 from gateway.settings import load_settings
 from gateway.store.sqlite import SqliteStore
+from gateway.tlog.follower import Follower
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 
 
@@ -89,6 +90,27 @@ async def test_every_record_has_a_proof(open_log, log):
         proof = await store.log_proof(f"att_{number}")
         proof.verify(leaf_of(token(number)), logs=[log.key.key], witnesses=[])
     assert await store.log_proof("att_300") is None
+
+
+async def test_what_a_worker_adds_is_signed_by_its_parent_and_followed(
+    path, log, tmp_path
+):
+    parent = SqliteStore.open(path, log=True, shared=True)
+    parent.add_boot("sha256:b", b"{}", "boot.record.sig")
+    worker = SqliteStore.open(path, log=True, shared=True, check=False)
+    publisher, follower = (
+        Publisher(parent, log.key, tmp_path),
+        Follower(worker, log.key.key),
+    )
+    await fill(worker, 0, 300)
+    await publisher.publish()
+    await follower.refresh()
+    assert publisher.head.size == 301
+    assert str(follower.note) == str(publisher.note)
+    proof = await worker.log_proof("att_299")
+    proof.verify(leaf_of(token(299)), logs=[log.key.key], witnesses=[])
+    worker.close()
+    parent.close()
 
 
 async def test_nothing_new_signs_nothing(open_log):
