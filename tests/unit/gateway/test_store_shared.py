@@ -19,6 +19,8 @@ from gateway.store.sqlite import SqliteStore
 async def main(path, name, count):
     store = SqliteStore.open(Path(path), log=True, shared=True, check=False)
     store.add_boot(f"sha256:{name}", b"{}", f"boot{name}.x.y")
+    print("ready", flush=True)
+    sys.stdin.readline()
     for wave in itertools.count(0, 8) if count is None else range(0, count, 8):
         records = [(f"att_{name}_{i}", f"sha256:{name}", i, f"{name}.{i}.z~")
                    for i in range(wave, wave + 8)]
@@ -35,6 +37,7 @@ COUNT = 240
 def start(path, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, path, *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -46,9 +49,13 @@ def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("shared") / "attestations.sqlite"
     SqliteStore.open(path, log=True, shared=True).close()
     with start(path, "a", str(COUNT)) as one, start(path, "b") as other:
-        said = {"b": [other.stdout.readline().strip() for _ in range(8)]}
-        # The other goes on meanwhile.
-        said["a"] = [one.stdout.readline().strip() for _ in range(COUNT // 2)]
+        writers = (one, other)
+        assert [w.stdout.readline() for w in writers] == ["ready\n"] * 2
+        for writer in writers:
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        said = {"a": [one.stdout.readline().strip() for _ in range(COUNT // 2)]}
+        said["b"] = [other.stdout.readline().strip() for _ in range(COUNT // 2)]
         other.kill()
         said["b"] += other.stdout.read().split()
         said["a"] += one.stdout.read().split()
