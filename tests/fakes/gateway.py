@@ -183,9 +183,11 @@ async def running_gateway(
     status_lists=(),
     rules=None,
     comments=True,
+    store=None,
 ):
     """A gateway with a fake engine behind it on a Unix socket.
 
+    `store` is closed with it; by default it is a file in the folder.
     `log` signs the heads of its log (a `NoteSigner`); without one it keeps none. Heads
     are signed when a test calls `state.log.publish()`.
     """
@@ -193,7 +195,8 @@ async def running_gateway(
     boot = _boot(world)
     engine = ScriptedEngine()
     await engine.start(folder / "e.sock")
-    store = SqliteStore.open(folder / "attestations.sqlite", log=log is not None)
+    if store is None:
+        store = SqliteStore.open(folder / "attestations.sqlite", log=log is not None)
     store.add_boot(boot.digest, boot.endorsements(), boot.record)
     publisher = Publisher(store, log, folder, witnesses) if log else None
     attester = Recorder(boot, store, lambda: float(NOW))
