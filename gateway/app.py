@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.asgi import send_error
 from gateway.dialects import error_body
 from gateway.endpoints import ENDPOINTS, Treatment
-from gateway.errors import HttpError, RequestError
+from gateway.errors import HttpError, RequestError, StoreError
 from gateway.evidence import evidence_router
 from gateway.health import health_router
+from gateway.logs import log
 from gateway.openapi import document
 from gateway.page import page_router
 from gateway.proxy import AttestedEndpoint, NotServed, PassedEndpoint
@@ -28,6 +29,12 @@ from gateway.tlog.routes import log_router
 __all__ = ["build_app"]
 
 _INTERNAL = HttpError("internal error")
+_NO_STORE = HttpError(
+    "what attestations are kept in does not answer",
+    hint="ask again later",
+    status=503,
+    headers=(("retry-after", "5"),),
+)
 _KINDS = {
     Treatment.ATTESTED: AttestedEndpoint,
     Treatment.PASSED: PassedEndpoint,
@@ -87,6 +94,7 @@ def build_app(state: AppState) -> FastAPI:
     app.router.default = cast("ASGIApp", NotServed())
     app.add_exception_handler(HttpError, _http_error)
     app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _internal_error)
     return app
 
@@ -106,6 +114,11 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     headers = tuple((error.headers or {}).items())
     own = RequestError(str(error.detail), status=error.status_code, headers=headers)
     return await _http_error(request, own)
+
+
+async def _store_error(request: Request, error: Exception) -> Response:
+    log.error("store_not_read", reason=str(error))
+    return await _http_error(request, _NO_STORE)
 
 
 async def _internal_error(request: Request, _: Exception) -> Response:
