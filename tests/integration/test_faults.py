@@ -15,7 +15,7 @@ import subprocess
 import httpx2
 import pytest
 from fakes.answers import SPOKEN
-from fakes.gateway import chat_body, running_gateway
+from fakes.gateway import chat_body, eventually, running_gateway
 from fakes.log import SignedLog, leaf_of
 from fakes.postgres import PostgresServer, needs_postgres
 from fakes.upstream import Answer, chunk, head, json_answer, sse
@@ -40,18 +40,22 @@ async def good_answer(gateway):
     return response.headers["attestation-id"]
 
 
+async def gather(response, pieces):
+    async for piece in response.aiter_raw():
+        pieces.append(piece)
+
+
 async def broken_stream(gateway):
     """All bytes of a stream that must break off."""
     request = gateway.client.build_request(
         "POST", "/v1/chat/completions", json=chat_body(stream=True)
     )
     response = await gateway.client.send(request, stream=True)
-    received = b""
+    pieces = []
     with pytest.raises(httpx2.RemoteProtocolError, match="peer closed connection"):
-        async for piece in response.aiter_raw():
-            received += piece
+        await gather(response, pieces)
     await response.aclose()
-    return received
+    return b"".join(pieces)
 
 
 async def check_withheld(gateway):
@@ -175,8 +179,7 @@ async def test_database_server_that_is_killed_in_a_stream(server, tmp_path):
         steps = [head(), chunk(EVENTS[0]), more, *map(chunk, EVENTS[1:])]
         gateway.engine.answer(Answer(steps))
         stream = asyncio.create_task(broken_stream(gateway))
-        while not gateway.attester.open_count:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: gateway.attester.open_count)
         await asyncio.to_thread(server.crash)
         try:
             more.set()
