@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-__all__ = ["make_tiny_llama"]
+__all__ = ["byte_alphabet", "make_tiny_llama"]
 
 # vLLM's CPU attention knows head sizes from 32 on; with 16 it starts, says that it is
 # healthy, and dies at the first request.
@@ -49,7 +49,7 @@ CONFIG = {
 }
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """The character that stands for each byte in a byte-level vocabulary (GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     spare = iter(range(256, 512))
@@ -86,7 +86,7 @@ def _tokenizer() -> dict[str, object]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {char: byte for byte, char in enumerate(_byte_alphabet())},
+            "vocab": {char: byte for byte, char in enumerate(byte_alphabet())},
             "merges": [],
         },
     }

@@ -2,105 +2,34 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 from fakes.processes import alive, descendants, eventually
+from fakes.site import READY_SECONDS, Site
 from fakes.tiny_model import make_tiny_llama
 
 from attest import tokens
 from attest.bundle import Bundle
 from attest.client import openai_client
-from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
-from attest.keys import PrivateKey
-from attest.manifest import sign_statement
-from attest.policy import Policy
-from attest.signers.file import write_private_key
-from attest.statement import Terms, build_predicate
 from attest.verify import verify
 from gateway.http import httpx
 
 pytestmark = pytest.mark.engine
 
-READY_SECONDS = 400
 ASK = {"model": "tiny", "max_tokens": 8, "temperature": 0}
 USER = [{"role": "user", "content": "an unmistakable prompt"}]
 
 
-class Site:
-    """A model, its authority, and the gateway that serves it."""
-
-    def __init__(self, root):
-        self.root, self.model = root, make_tiny_llama(root / "model")
-        self.authority, issuer = PrivateKey.generate(), PrivateKey.generate()
-        write_private_key(root / "issuer.pem", issuer)
-        (root / "authority.pem").write_bytes(self.authority.public.pem)
-        files = scan_model(self.model)
-        subjects = hash_files(files)
-        predicate = build_predicate(
-            {"model": {"name": "tiny", "version": "1"}},
-            subjects=subjects,
-            tensors=hash_tensors(files),
-            terms=Terms(
-                not_before=int(time.time()) - 60,
-                dtypes=["float32"],
-                system_prompts={"house": "Be brief."},
-                delegates=[issuer.public],
-            ),
-        )
-        (self.model / MANIFEST_NAME).write_bytes(
-            sign_statement(subjects, predicate, [self.authority])
-        )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.policy = Policy(authorities=(self.authority.public,))
-        self.evidence = []
-
-    def start(self):
-        self.log = (self.root / "gateway.log").open("wb")
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gateway.cli", "serve"),
-                *("--model", self.model, "--authority", self.root / "authority.pem"),
-                *("--signer", f"file:{self.root / 'issuer.pem'}"),
-                *("--state-dir", self.root / "state", "--port", str(self.port)),
-                *("--max-model-len", "512"),
-            ],
-            stdout=self.log,
-            stderr=self.log,
-        )
-        seen = set()
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                answer = httpx.get(f"{self.url}/readyz")
-            except httpx.TransportError:
-                time.sleep(0.1)
-                continue
-            seen.add(answer.json()["progress"].partition(",")[0])
-            if answer.status_code == 200:
-                return seen
-            time.sleep(0.1)
-        raise AssertionError(self.logged())
-
-    def logged(self):
-        return (self.root / "gateway.log").read_text()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    site = Site(tmp_path_factory.mktemp("site"))
+    root = tmp_path_factory.mktemp("site")
+    site = Site(root, make_tiny_llama, "--max-model-len", "512")
     site.phases = site.start()
     yield site
-    if site.process.poll() is None:
-        site.process.kill()
-        site.process.wait()
-    site.log.close()
+    site.close()
 
 
 @pytest.fixture
