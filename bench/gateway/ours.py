@@ -100,6 +100,7 @@ def main() -> None:
         attester=attester,
         log=Publisher(store, log, Path(folder)) if mode == "attested" else None,
     )
+    store.in_flight = lambda: state.in_flight
     state.rules = state.rules.bound(world.manifest)
     app = build_app(state)
     if mode == "off":

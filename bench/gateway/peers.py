@@ -40,6 +40,7 @@ model_list:
       api_base: http://127.0.0.1:{engine}/v1
       api_key: none
 litellm_settings: {{num_retries: 0, telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 

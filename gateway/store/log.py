@@ -95,14 +95,17 @@ class LogTables:
             )
             self._stale = False
 
-    def append(self, connection: Connection, item: LoggedRecord) -> None:
-        """Add a leaf within the transaction that is open."""
-        connection.execute(
+    def append(self, connection: Connection, *items: LoggedRecord) -> None:
+        """Add leaves within the transaction that is open."""
+        rows, hashes = [], []
+        for item in items:
+            rows.append((self._edge.size, item.leaf, item.attestation, item.record))
+            hashes += self._edge.append(item.leaf)
+        connection.executemany(
             "INSERT INTO log_leaves (idx, leaf, attestation, record) "
             "VALUES (?, ?, ?, ?)",
-            (self._edge.size, item.leaf, item.attestation, item.record),
+            rows,
         )
-        hashes = self._edge.append(item.leaf)
         if hashes:
             connection.executemany(
                 "INSERT INTO log_hashes (level, idx, hash) VALUES (?, ?, ?)", hashes

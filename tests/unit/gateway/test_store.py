@@ -55,6 +55,25 @@ def store(place):
     return store
 
 
+async def test_records_of_a_busy_moment_share_a_transaction(place):
+    store = place(log=True)
+    store.add_boot("sha256:b", b"{}")
+    store.in_flight = lambda: 40
+    batches = []
+    put = store._put
+    store._put = lambda records, writer: (
+        batches.append(len(records)),
+        put(records, writer),
+    )
+    names = [f"att_{number}" for number in range(40)]
+    await asyncio.gather(
+        *(store.put((name, "sha256:b", n, name)) for n, name in enumerate(names))
+    )
+    assert [(await store.get(name))[0] for name in names] == names
+    assert await store.read(log_size) == 40
+    assert max(batches) > 10
+
+
 async def test_put_then_get(store):
     await store.put(("att_1", "sha256:b", 0, "token~"))
     assert await store.get("att_1") == ("token~", b'{"endorsements": 1}')
