@@ -82,7 +82,8 @@ def build_app(state: AppState) -> FastAPI:
         evidence_router(
             lambda: state.attester,
             status_lists=state.status_lists,
-            retained=lambda: state.retained_keys,
+            known=state.known_keys,
+            shared=lambda: state.shared,
         )
     )
     app.include_router(log_router(state))

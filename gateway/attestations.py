@@ -36,9 +36,6 @@ class Store(Protocol):
     async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
         """Keep what attestations refer to; returns when it is durable."""
 
-    async def recent_endorsements(self, limit: int) -> list[bytes]:
-        """What the last boots rest on, the latest first."""
-
 
 def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
     found = prompt_digest(exchange.facts)

@@ -22,10 +22,12 @@ from attest.verify import issuer_uri
 __all__ = [
     "Boot",
     "Session",
+    "Verified",
     "WeightsReport",
     "boot_record",
     "certify",
     "follow",
+    "open_boot",
     "refusal",
     "session_key",
 ]
@@ -66,6 +68,23 @@ class WeightsReport:
     verified_at: int
     protection: str | None = None
     stale: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a start found out; whoever answers states it in a boot record.
+
+    Attributes:
+        manifest: what the engine was compared with.
+        envelope: the signed bytes that the manifest was read from.
+        weights: the outcome for the weights.
+        evidence: as `boot_record` takes it.
+    """
+
+    manifest: Manifest
+    envelope: bytes
+    weights: WeightsReport
+    evidence: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +215,31 @@ def boot_record(
         if name in evidence:
             claims[name] = evidence[name]
     return tokens.mint("eat+jwt", claims, session.key)
+
+
+def open_boot(
+    verified: Verified,
+    signer: Signer,
+    gateway_id: str,
+    *,
+    now: int,
+    status_uri: str = "",
+) -> Boot:
+    """A boot under a fresh session key; the arguments are those of `certify`.
+
+    Raises:
+        SignerError: the key store can't sign.
+    """
+    manifest, weights = verified.manifest, verified.weights
+    session = certify(signer, gateway_id, manifest, now=now, status_uri=status_uri)
+    record = boot_record(
+        session,
+        manifest=manifest,
+        weights=weights,
+        evidence=verified.evidence,
+        now=now,
+    )
+    return Boot(session, manifest, verified.envelope, weights, record)
 
 
 def follow(boot: Boot, session: Session, *, count: int, now: int) -> Boot:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gateway.recall import read_status_lists
 __all__ = ["evidence_router"]
 
 _ID = re.compile(r"att_[A-Za-z0-9_-]{22}\Z")
+_AGAIN = (("retry-after", "1"),)
 
 
 def _jwk(key: PublicKey) -> dict[str, str]:
@@ -29,11 +30,14 @@ def evidence_router(
     current: Callable[[], Attester | None],
     *,
     status_lists: Sequence[Path] = (),
-    retained: Callable[[], Sequence[PublicKey]] = lambda: (),
+    known: Callable[[], Awaitable[Sequence[PublicKey]]] | None = None,
+    shared: Callable[[], bool] = lambda: False,
 ) -> APIRouter:
     """The routes; `current` gives the attester once there is one.
 
-    `retained` gives the session keys before the present one that are still certified.
+    `known` gives all session keys that are certified, of other processes too; without
+    it there is the present one. `shared` says whether others answer beside this one and
+    keep their attestations in the same store.
     """
     router = APIRouter()
 
@@ -60,17 +64,30 @@ def evidence_router(
         It proves nothing by itself: a verifier goes by the certificates in a bundle.
         """
         present = attester().boot.session.key.public
-        return JSONResponse({"keys": [_jwk(key) for key in (present, *retained())]})
+        others = () if known is None else await known()
+        found = [present, *(key for key in others if key != present)]
+        return JSONResponse({"keys": [_jwk(key) for key in found]})
 
     @router.get("/v1/attestations/{attestation_id}")
     async def bundle(attestation_id: str) -> Response:
-        """The evidence about one answer; 202 while the answer is still going out."""
+        """The evidence about one answer; 202 while the answer is still going out.
+
+        Whether it is still going out elsewhere is not known here: where others answer
+        too, an unknown id gets 404 with Retry-After.
+        """
         source = attester()
         found = None
         if _ID.match(attestation_id):
             if source.is_open(attestation_id):
-                return Response(status_code=202, headers={"retry-after": "1"})
+                return Response(status_code=202, headers=dict(_AGAIN))
             found = await source.bundle(attestation_id)
+        if found is None and shared():
+            raise UnknownEndpointError(
+                "no attestation with this id is kept yet; its answer may still be "
+                "going out from another process of this gateway",
+                hint="ask again in a second; the id is in the Attestation-Id header",
+                headers=_AGAIN,
+            )
         if found is None:
             raise UnknownEndpointError(
                 "no attestation with this id is kept here",

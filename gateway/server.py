@@ -24,11 +24,12 @@ from attest.errors import AttestError, ConfigurationError
 from attest.manifest import Manifest
 from attest.tokens import signing_digest
 from gateway.app import build_app
-from gateway.boot import Boot
 from gateway.connection import connection_class
 from gateway.errors import StartupRefusedError
+from gateway.front import OwnFront
 from gateway.logs import log
 from gateway.scrape import MetricsPage
+from gateway.session_keys import SessionKeys
 from gateway.settings import Settings
 from gateway.startup import Startup
 from gateway.state import AppState
@@ -123,6 +124,9 @@ class _Process:
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._open_store()
+        self._front = OwnFront(
+            settings, self._startup.signer, self._state, self._store, time.time
+        )
         self._context = server_context(settings.tls)
         page = cast("ASGIApp", MetricsPage(self._state))
         # Metrics go out in the clear: their port is for the machines beside this one.
@@ -148,6 +152,9 @@ class _Process:
             self._refuse(error)
             raise
         self._store.on_failure = self._state.metrics.store_failures.inc
+        self._store.in_flight = lambda: self._state.in_flight
+        self._state.session_keys = SessionKeys(self._store, time.time)
+        self._state.shared = self._store.shared
         if signer is None:
             log.warning("no_log", tier="T1", reason="the setting log_key is not given")
             return
@@ -160,7 +167,7 @@ class _Process:
         self._accepted = time.monotonic()
 
     def _report(self, progress: str) -> None:
-        self._state.progress = progress
+        self._front.report(progress)
         phase = progress.partition(",")[0]
         if phase != self._phase:
             self._phase = phase
@@ -213,14 +220,13 @@ class _Process:
         await Supervisor(
             settings=self._settings,
             startup=self._startup,
-            state=self._state,
-            store=self._store,
+            front=self._front,
             clock=time.time,
-            on_boot=self._publish,
+            on_serving=self._publish,
         ).run()
 
     def _may_load(self) -> None:
-        self._state.may_load = True
+        self._front.may_load()
         if self._settings.model is not None:
             self._state.metrics.hashing.set(time.monotonic() - self._accepted)
 
@@ -228,10 +234,10 @@ class _Process:
         for server, _ in self._servers:
             server.should_exit = True
 
-    def _publish(self, boot: Boot) -> None:
+    def _publish(self, manifest: Manifest) -> None:
         if self._publisher is None or self._publishing is not None:
             return
-        if not boot.manifest.logs:
+        if not manifest.logs:
             log.warning("log_not_named", vkey=str(self._publisher.key))
         self._publishing = asyncio.create_task(self._publisher.run())
 

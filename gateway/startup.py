@@ -1,13 +1,14 @@
-"""From settings to a boot that may attest, or to a refusal.
+"""From settings to an engine that may be attested, or to a refusal.
 
     1 settings     refuse what could weaken the proof
     2 manifest     signature of the authorities, validity
     3 files        every listed file, no unlisted one; where there is a directory
     4 engine       start it as a child, or wait for the one at `upstream`
     5 evidence     the engine's own report equals the manifest; the canary's answers
-    6 boot         session key, certificate, boot record
 
-Any failure ends the start with one error that says what was expected and found.
+A boot with session key, certificate and record is made by whoever answers
+(`gateway.front`). Any failure ends the start with one error that says what was expected
+and found.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from attest.manifest import Manifest, open_manifest
 from attest.signers import load_signer
 from attest.standing import check_not_revoked
 from gateway.baseline import Baseline, take_baseline
-from gateway.boot import Boot, WeightsReport, boot_record, certify, refusal
+from gateway.boot import Verified, WeightsReport, certify, refusal
 from gateway.engine.address import Address
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
@@ -63,7 +64,7 @@ class Started:
     """What a start that went through leaves.
 
     Attributes:
-        boot: what attestations refer to.
+        verified: what a boot states.
         engine: it runs.
         examination: how it was looked at, to look again.
         finding: what was found.
@@ -71,7 +72,7 @@ class Started:
         files: how the model directory was found, None where there is none.
     """
 
-    boot: Boot
+    verified: Verified
     engine: Engine
     examination: Examination
     finding: Finding
@@ -172,11 +173,11 @@ class Startup:
             self.report("asking the canary's questions")
             baseline = await take_baseline(examination, finding.measured, self.settings)
             self._check_untouched(files, manifest)
-            boot = self._boot(manifest, finding, baseline, files)
+            verified = self._verified(manifest, finding, baseline, files)
         except BaseException:
             await engine.stop()
             raise
-        return Started(boot, engine, examination, finding, baseline, files)
+        return Started(verified, engine, examination, finding, baseline, files)
 
     def _open_manifest(self) -> Manifest:
         self.report("checking the manifest")
@@ -305,37 +306,23 @@ class Startup:
             start_timeout_seconds=settings.engine.start_timeout_seconds,
         )
 
-    def _boot(
+    def _verified(
         self,
         manifest: Manifest,
         finding: Finding,
         baseline: Baseline,
         files: CheckedFiles | None,
-    ) -> Boot:
-        now = self._now()
-        session = certify(
-            self.signer,
-            self.settings.gateway_id,
-            manifest,
-            now=now,
-            status_uri=self.settings.key_status_uri,
-        )
+    ) -> Verified:
         weights = WeightsReport(
             root=manifest.tensor_root,
             count=manifest.tensor_count,
             measured=finding.measured,
             # Nothing was verified where nothing was measured, at no time.
-            verified_at=0 if finding.measured is Measured.ASSERTED else now,
+            verified_at=0 if finding.measured is Measured.ASSERTED else self._now(),
             protection=None if files is None else files.protection,
         )
-        record = boot_record(
-            session,
-            manifest=manifest,
-            weights=weights,
-            evidence={**finding.evidence, **baseline.claims()},
-            now=now,
-        )
-        return Boot(session, manifest, self.envelope, weights, record)
+        evidence = {**finding.evidence, **baseline.claims()}
+        return Verified(manifest, self.envelope, weights, evidence)
 
     def refuse(self, error: AttestError, folder: Path) -> Path:
         """Write the signed refusal into `folder`; returns the file.

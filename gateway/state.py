@@ -18,8 +18,9 @@ from gateway.errors import OverloadedError, UpstreamDownError
 from gateway.exchange import Sealer
 from gateway.metrics import Metrics
 from gateway.policy import Rules
+from gateway.session_keys import SessionKeys
 from gateway.settings import LimitSettings, Settings
-from gateway.tlog.publisher import Publisher
+from gateway.tlog.follower import Follower
 from gateway.traces import NO_TRACES, Traces, open_traces
 from gateway.upstream import HttpUpstream, Upstream
 
@@ -45,7 +46,8 @@ class AppState:
         attester: the sealer with its boot, for the evidence routes.
         log: the transparency log; None where none is kept.
         status_lists: files with signed status lists, for bundles.
-        retained_keys: session keys before the present one whose certificates still run.
+        session_keys: those of all processes; None where only this one's are known.
+        shared: whether others answer too, with their attestations in the same store.
         down: why no answer can be attested, empty while answers can.
         may_load: whether manifest and files are checked, so that an engine may load.
         in_flight: requests that are being served.
@@ -62,9 +64,10 @@ class AppState:
     progress: str = "starting"
     serving: Serving | None = None
     attester: Attester | None = None
-    log: Publisher | None = None
+    log: Follower | None = None
     status_lists: tuple[Path, ...] = ()
-    retained_keys: tuple[PublicKey, ...] = ()
+    session_keys: SessionKeys | None = None
+    shared: bool = False
     down: str = ""
     may_load: bool = False
     in_flight: int = 0
@@ -93,6 +96,10 @@ class AppState:
             traces=open_traces(settings.traces_endpoint, settings.gateway_id),
             status_lists=settings.status_lists,
         )
+
+    async def known_keys(self) -> tuple[PublicKey, ...]:
+        """The session keys that verify what this gateway signed, as far as known."""
+        return () if self.session_keys is None else await self.session_keys.running()
 
     @property
     def ready(self) -> bool:

@@ -1,8 +1,8 @@
 """One verified engine behind the gateway: started, watched, and started again.
 
-Every start is a boot of its own: all is verified anew, and it has a key, a certificate
-and a boot record of its own. Between two boots requests are refused, attested with the
-key of the last one.
+Every start is verified anew, and whoever answers for it makes a boot of its own of it,
+with a key, a certificate and a boot record. Between two boots requests are refused,
+attested with the key of the last one.
 """
 
 import asyncio
@@ -10,21 +10,18 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from attest.errors import AttestError, ConfigurationError, VerificationError
-from gateway.attestations import Attester, Store
-from gateway.boot import Boot
+from attest.manifest import Manifest
 from gateway.errors import EngineDiedError, StartupRefusedError
+from gateway.front import Front
 from gateway.logs import log
-from gateway.rotation import Rotation
 from gateway.settings import Settings
 from gateway.startup import Started, Startup
-from gateway.state import AppState
 from gateway.watch import Changed, Watch
 from gateway.weights import Protection
 
-__all__ = ["BootStore", "Supervisor"]
+__all__ = ["Supervisor"]
 
 # An engine that served this long has earned its restarts back.
 _PROVEN_SECONDS = 600.0
@@ -33,28 +30,21 @@ _MAX_PAUSE_SECONDS = 60.0
 _FINAL = (StartupRefusedError, VerificationError, ConfigurationError)
 
 
-class BootStore(Store, Protocol):
-    """A store that also keeps what each boot's attestations are verified with."""
-
-    def add_boot(self, digest: str, endorsements: bytes, record: str) -> None:
-        """Keep one boot."""
-
-
 @dataclass(kw_only=True)
 class Supervisor:
     """Runs boots, one after the other, until it is cancelled.
 
     Attributes:
-        on_boot: called with each boot once it serves.
+        front: who answers.
+        on_serving: called with the manifest each time answers can be had.
         sleep: how to wait before the next attempt.
     """
 
     settings: Settings
     startup: Startup
-    state: AppState
-    store: BootStore
+    front: Front
     clock: Callable[[], float]
-    on_boot: Callable[[Boot], None] = lambda _: None
+    on_serving: Callable[[Manifest], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _failures: int = 0
     _served: bool = False
@@ -70,7 +60,7 @@ class Supervisor:
             # Unix socket paths hold 107 bytes, so the private folder has a short name.
             with tempfile.TemporaryDirectory(prefix="attest-") as run_dir:
                 try:
-                    started = await self.startup.run(Path(run_dir))
+                    started = await self._begin(Path(run_dir))
                 except AttestError as error:
                     if not self._served or isinstance(error, _FINAL):
                         raise
@@ -78,9 +68,9 @@ class Supervisor:
                     continue
                 began = self.clock()
                 try:
-                    await self._serve(started)
+                    await self._stay(started)
                 finally:
-                    await self.state.aclose()
+                    await self.front.rest()
                     await started.engine.stop()
             if self.clock() - began > _PROVEN_SECONDS:
                 self._failures = 0
@@ -98,57 +88,50 @@ class Supervisor:
         log.warning("restarting", attempt=self._failures, seconds=pause, code=code)
         await self.sleep(pause)
 
-    async def _serve(self, started: Started) -> None:
-        """Return once the engine has to be started, or verified, anew."""
-        boot, engine = started.boot, started.engine
-        self.store.add_boot(boot.digest, boot.endorsements(), boot.record)
-        attester = Attester(boot, self.store, self.clock)
-        self.state.become_ready(attester, engine.address, started.finding.peer)
+    async def _begin(self, run_dir: Path) -> Started:
+        """One start, up to the first answers."""
+        started = await self.startup.run(run_dir)
+        try:
+            await self.front.serve(
+                started.verified, started.engine.address, started.finding.peer
+            )
+        except BaseException:
+            await self.front.rest()
+            await started.engine.stop()
+            raise
         self._served = True
-        log.info(
-            "ready",
-            manifest=boot.manifest.digest,
-            weights=boot.weights.root,
-            measured=str(boot.weights.measured),
-            boot=boot.digest,
-        )
-        self.on_boot(boot)
-        ended = asyncio.create_task(engine.wait())
-        watching = asyncio.create_task(self._watch(started, attester).run())
-        rotation = Rotation(
-            self.settings, self.startup.signer, self.state, self.store, self.clock
-        )
-        rotating = asyncio.create_task(rotation.run(attester))
+        self.on_serving(started.verified.manifest)
+        return started
+
+    async def _stay(self, started: Started) -> None:
+        """Return once the engine has to be started, or verified, anew."""
+        ended = asyncio.create_task(started.engine.wait())
+        watching = asyncio.create_task(self._watch(started).run())
         try:
             await asyncio.wait({ended, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done() and not ended.done():
                 change = watching.result()
                 log.error("changed", what=str(change.what), reason=change.reason)
                 if change.what is not Changed.ENGINE:
-                    await self._answer_change(attester, change.reason, ended)
+                    await self._answer_change(change.reason, ended)
             if ended.done():
                 log.error("engine_died", status=ended.result())
-            # The key stays, so that refusals can still be signed.
-            self.state.refuse_all("the engine has ended and is verified anew")
+            self.front.refuse("the engine has ended and is verified anew")
         finally:
             ended.cancel()
             watching.cancel()
-            rotating.cancel()
 
-    async def _answer_change(
-        self, attester: Attester, reason: str, ended: "asyncio.Task[int]"
-    ) -> None:
+    async def _answer_change(self, reason: str, ended: "asyncio.Task[int]") -> None:
         """What `on_change` says; returns once the engine has ended, if it marks."""
         if self.settings.on_change == "mark":
-            attester.mark_stale(int(self.clock()), reason)
-            self.state.progress = f"answers are marked stale: {reason}"
+            self.front.stale(int(self.clock()), reason)
             await asyncio.wait({ended})
             return
-        self.state.refuse_all(f"what was verified has changed: {reason}")
+        self.front.refuse(f"what was verified has changed: {reason}")
         # For good: whoever changed it could change it back for the next look.
         await asyncio.Event().wait()
 
-    def _watch(self, started: Started, attester: Attester) -> Watch:
+    def _watch(self, started: Started) -> Watch:
         settings, files = self.settings, started.files
         # What lies on the disk is nothing to an engine with sealed copies of it all.
         on_disk = files is not None and files.protection is not Protection.MEMFD
@@ -162,5 +145,5 @@ class Supervisor:
             canary_seconds=settings.canary_seconds,
             live_weights_seconds=settings.live_weights_seconds,
             clock=self.clock,
-            on_verified=attester.mark_verified,
+            on_verified=self.front.verified,
         )

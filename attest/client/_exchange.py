@@ -53,6 +53,8 @@ _UNATTESTED = frozenset({"/tokenize", "/detokenize", "/v1/messages/count_tokens"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TERMINALS = frozenset(word for shape in SHAPES.values() for word in shape.words)
 _MAX_WAIT_SECONDS = 10.0
+# Of an id that is unknown where it was asked for.
+_MAX_TRIES = 3
 # A gateway signs a head once a second, and asks its witnesses then.
 _LOG_PAUSES = (0.5, 1.0, 1.5)
 _NOT_YET_LOGGED = frozenset({"log.not_given", "log.unwitnessed"})
@@ -325,8 +327,12 @@ class Examiner:
             )
         path = f"/v1/attestations/{exchange.attestation_id}"
         fetched = yield Fetch(path, pause)
-        waited = 0.0
-        while fetched.status == 202:
+        waited, tries = 0.0, _MAX_TRIES
+        # 404 with Retry-After: another process of the gateway may still have it open.
+        while fetched.status == 202 or (
+            fetched.status == 404 and fetched.retry_after is not None and tries
+        ):
+            tries -= fetched.status == 404
             pause = _pause(fetched.retry_after)
             waited += pause
             if waited > _MAX_WAIT_SECONDS:

@@ -21,6 +21,7 @@ from attest.errors import ConfigurationError, FormatError
 from attest.log.proof import LogProof
 from attest.tokens import signing_digest
 from gateway.errors import StoreError
+from gateway.store.boots import boot_endorsements
 from gateway.store.database import Connection, Database
 from gateway.store.log import LoggedRecord, LogTables, log_proof
 
@@ -217,13 +218,9 @@ class RecordStore:
         """That an attestation is in the log; None where it is not, or not yet."""
         return await self.read(partial(log_proof, attestation_id=attestation_id))
 
-    async def recent_endorsements(self, limit: int) -> list[bytes]:
-        """What the last boots and refusals rest on, the latest first."""
-        return await self.read(partial(_recent, limit))
-
     async def endorsements(self, digest: str) -> bytes | None:
         """What a boot record or a refusal rests on, None when unknown."""
-        return await self.read(partial(_endorsements, digest))
+        return await self.read(partial(boot_endorsements, digest=digest))
 
     def _write(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -346,17 +343,3 @@ def _get(attestation_id: str, reader: Connection) -> tuple[str, bytes] | None:
         (attestation_id,),
     ).fetchone()
     return None if row is None else (str(row[0]), bytes(row[1]))
-
-
-def _recent(limit: int, reader: Connection) -> list[bytes]:
-    rows = reader.execute(
-        "SELECT endorsements FROM boots ORDER BY rowid DESC LIMIT ?", (limit,)
-    )
-    return [bytes(row[0]) for row in rows]
-
-
-def _endorsements(digest: str, reader: Connection) -> bytes | None:
-    row = reader.execute(
-        "SELECT endorsements FROM boots WHERE digest = ?", (digest,)
-    ).fetchone()
-    return None if row is None else bytes(row[0])

@@ -9,6 +9,8 @@ from fakes.routed_engine import RoutedEngine
 from fakes.world import NOW
 
 from attest.signers.file import write_private_key
+from gateway.front import OwnFront
+from gateway.session_keys import SessionKeys
 from gateway.settings import load_settings
 from gateway.startup import Startup
 from gateway.state import AppState
@@ -16,6 +18,14 @@ from gateway.store.sqlite import SqliteStore
 from gateway.supervise import Supervisor
 
 __all__ = ["SupervisedSite"]
+
+
+class _Front(OwnFront):
+    """The real one, which also tells of its boots."""
+
+    async def serve(self, *found):
+        await super().serve(*found)
+        self.boots.append(self.boot)
 
 
 class SupervisedSite:
@@ -60,13 +70,16 @@ class SupervisedSite:
         self.store = SqliteStore.open(self.root / "attestations.sqlite")
         startup = Startup(settings, lambda: self.time, lambda _: None)
         startup.prepare()
+        self.state.session_keys = SessionKeys(self.store, lambda: self.time)
+        front = _Front(
+            settings, startup.signer, self.state, self.store, lambda: self.time
+        )
+        front.boots = self.boots
         supervisor = Supervisor(
             settings=settings,
             startup=startup,
-            state=self.state,
-            store=self.store,
+            front=front,
             clock=lambda: self.time,
-            on_boot=self.boots.append,
             sleep=self.pause,
         )
         self.task = asyncio.create_task(supervisor.run())

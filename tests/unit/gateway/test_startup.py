@@ -17,6 +17,7 @@ from attest.errors import (
 )
 from attest.keys import PrivateKey
 from attest.signers.file import write_private_key
+from gateway.boot import open_boot
 from gateway.engine.address import Address
 from gateway.engine.peer import Peer
 from gateway.errors import EngineStartError, StartupRefusedError
@@ -114,11 +115,17 @@ def start(tmp_path, model):
     return Started()
 
 
+def opened(start, started):
+    """The boot that whoever answers makes of it."""
+    signer = start.startup.signer
+    return open_boot(started.verified, signer, "urn:attest-gateway:local", now=NOW)
+
+
 async def test_honest_start(start, model):
     started = await start.make()
-    boot, engine = started.boot, started.engine
-    assert boot.manifest.digest == model.manifest.digest
-    assert boot.weights.measured == "engine"
+    verified, engine = started.verified, started.engine
+    assert verified.manifest.digest == model.manifest.digest
+    assert verified.weights.measured == "engine"
     assert engine is start.engine
     assert not engine.stopped
     assert start.lines[0] == "checking the manifest"
@@ -214,7 +221,7 @@ async def test_evidence_that_names_no_process(start):
 
 
 async def test_boot_record_says_who_started_the_engine(start):
-    boot = (await start.make()).boot
+    boot = opened(start, await start.make())
     claims = tokens.parse(boot.record, typ="eat+jwt").claims
     assert claims["engine"]["mode"] == "managed"
 
@@ -223,7 +230,7 @@ async def test_boot_record_says_who_started_the_engine(start):
     ("seal", "protection"), [("all", "memfd"), ("small", "memfd-small")]
 )
 async def test_sealed_copies_are_what_the_engine_gets(start, model, seal, protection):
-    boot = (await start.make(engine={"seal": seal})).boot
+    boot = opened(start, await start.make(engine={"seal": seal}))
     spec = start.engine.spec
     assert spec.model_dir == spec.sealed.folder != model.root
     claims = tokens.parse(boot.record, typ="eat+jwt").claims
@@ -251,7 +258,7 @@ def volume(tmp_path, monkeypatch):
 
 
 async def test_boot_record_says_that_it_is_a_signed_volume(start, volume):
-    boot = (await start.make(**volume[0])).boot
+    boot = opened(start, await start.make(**volume[0]))
     claims = tokens.parse(boot.record, typ="eat+jwt").claims
     assert claims["weights"]["protection"] == "dm-verity"
 
@@ -273,7 +280,7 @@ async def test_free_sharding_can_not_be_sealed(tmp_path, start):
 
 
 async def test_files_on_the_disk_are_watched_by_their_times(start):
-    boot = (await start.make()).boot
+    boot = opened(start, await start.make())
     claims = tokens.parse(boot.record, typ="eat+jwt").claims
     assert claims["weights"]["protection"] == "stat"
 
@@ -317,7 +324,7 @@ async def test_refusal_before_the_manifest_was_verified(start, tmp_path):
 
 
 async def test_endorsements_make_a_bundle(start):
-    boot = (await start.make()).boot
+    boot = opened(start, await start.make())
     value = json.loads(boot.endorsements())
     Bundle(
         token="t~",

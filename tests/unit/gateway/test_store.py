@@ -11,6 +11,7 @@ from attest.errors import ConfigurationError
 from gateway.errors import StartupRefusedError, StoreError
 from gateway.settings import load_settings
 from gateway.store import open_store
+from gateway.store.boots import boot_digests
 from gateway.store.log import log_root, log_size
 from gateway.store.postgres import PostgresStore, read_dsn
 from gateway.store.sqlite import SqliteStore
@@ -120,12 +121,14 @@ async def test_records_outlive_the_process(place):
     assert await place().get("att_1") == ("token~", b"{}")
 
 
-async def test_recent_endorsements_come_latest_first(place):
+async def test_boots_come_latest_first_and_are_never_replaced(place):
     store = place()
     for name in ("a", "b", "c"):
         store.add_boot(f"sha256:{name}", name.encode())
         store.add_boot(f"sha256:{name}", b"again")
-    assert await store.recent_endorsements(2) == [b"c", b"b"]
+    found = await store.read(lambda reader: boot_digests(reader, 2))
+    assert found == ["sha256:c", "sha256:b"]
+    assert await store.endorsements("sha256:c") == b"c"
 
 
 async def test_failed_record_leaves_no_leaf(place):

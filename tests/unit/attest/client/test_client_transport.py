@@ -145,6 +145,38 @@ def test_the_attestation_can_be_waited_for(flavour, attested, request_body):
     assert attested.paths().count("/v1/attestations/att_0") == 3
 
 
+def test_another_process_of_the_gateway_may_have_it_still(flavour, attested):
+    attested.header, path = False, "/v1/attestations/att_0"
+    absent = [Reply(404, {"retry-after": "0"}, b"{}")] * 3
+
+    class Evidence(dict):
+        """Says 404 first."""
+
+        def __contains__(self, asked):
+            return asked == path and bool(absent)
+
+        def __getitem__(self, asked):
+            return absent.pop()
+
+    attested.evidence = Evidence()
+    answer = ask(flavour, attested)
+    assert answer.error is None
+    assert attested.paths().count(path) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "times"), [({}, 1), ({"retry-after": "0"}, 4)], ids=["no", "later"]
+)
+def test_an_unknown_attestation_is_asked_for_a_few_times(
+    flavour, attested, fields, times
+):
+    attested.header, path = False, "/v1/attestations/att_0"
+    attested.evidence[path] = Reply(404, fields, b"{}")
+    answer = ask(flavour, attested)
+    assert isinstance(answer.error, EvidenceUnavailableError)
+    assert attested.paths().count(path) == times
+
+
 def test_but_not_for_ever(flavour, attested, monkeypatch):
     monkeypatch.setattr(_exchange, "_MAX_WAIT_SECONDS", 0.15)
     attested.header, attested.pending = False, 100

@@ -14,7 +14,9 @@ from fakes.world import NOW
 
 from attest import tokens
 from attest.errors import ConfigurationError, ManifestMismatchError
+from attest.keys import PrivateKey
 from attest.signers.file import write_private_key
+from gateway.boot import open_boot
 from gateway.engine.address import Address
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.peer import start_time
@@ -61,7 +63,8 @@ def start(tmp_path, model):
 
 
 def boot_claims(started):
-    return tokens.parse(started.boot.record, typ="eat+jwt").claims
+    boot = open_boot(started.verified, PrivateKey.generate(), "gateway.test", now=NOW)
+    return tokens.parse(boot.record, typ="eat+jwt").claims
 
 
 async def test_plugin_gives_engine(start, engine):
