@@ -84,6 +84,13 @@ _MIDDLEWARE = frozenset(
 # says, and no hash of vLLM's shows it.
 _UNFILTERED_GROUPS = ("vllm.logits_processors",)
 
+# VLLM_PLUGINS filters by name alone, in every group: whoever takes one of our names, in
+# whichever group, is loaded, and can register our load format anew.
+_OURS = (
+    ("vllm.endpoint_plugins", "attested_evidence"),
+    ("vllm.general_plugins", "attested"),
+)
+
 # Served only in development mode or with runtime adapters: each gets round the weights.
 FORBIDDEN_ROUTES = (
     "/collective_rpc",
@@ -187,12 +194,23 @@ def _check_code(evidence: Mapping[str, Any]) -> None:
     for group in _UNFILTERED_GROUPS:
         found = [item.get("dist") for item in groups.get(group, ())]
         _refuse_unless(not found, f"packages in {group}", "none", found)
-    ours = [
-        item.get("dist")
-        for item in groups.get("vllm.general_plugins", ())
-        if item.get("name") == "attested"
+    names = {name for _, name in _OURS}
+    taken = [
+        (group, item.get("name"), item.get("dist"))
+        for group, items in groups.items()
+        for item in items
+        if item.get("name") in names
     ]
-    _refuse_unless(len(ours) == 1, "packages that provide attested", "one", ours)
+    ours = [found for found in taken if found[:2] in _OURS]
+    once = len(ours) == len({found[:2] for found in ours}) and _OURS[1] in {
+        found[:2] for found in ours
+    }
+    _refuse_unless(
+        once and ours == taken and len({dist for *_, dist in ours}) == 1,
+        "packages that provide attested",
+        "one, under our names",
+        taken,
+    )
     paths = {route.partition(" ")[2] for route in evidence["routes"]}
     exposed = sorted(paths.intersection(FORBIDDEN_ROUTES))
     _refuse_unless(not exposed, "routes that bypass the weights", "none", exposed)
