@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["alive", "descendants", "eventually", "group"]
+__all__ = ["alive", "descendants", "eventually", "group", "listening"]
 
 
 def alive(pid: int) -> bool:
@@ -53,3 +54,27 @@ def descendants(pid: int) -> list[int]:
             found += children
             pending += children
     return [child for child in found if alive(child)]
+
+
+def listening(pids) -> list[str]:
+    """Where the processes listen: paths of Unix sockets, addresses of TCP sockets.
+
+    A path that begins with `@` is an abstract one, which no folder protects.
+    """
+    held = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                held.add(link.readlink().name)
+    found = []
+    accepting = 0x10000  # __SO_ACCEPTCON
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[3], 16) & accepting and f"socket:[{fields[6]}]" in held:
+            found.append(" ".join(fields[7:]))
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in held:
+                found.append(f"{table} {fields[1]}")
+    return sorted(found)

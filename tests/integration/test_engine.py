@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
 from pathlib import Path
 
 import pytest
-from fakes.processes import group
+from fakes.processes import group, listening
 from fakes.tiny_model import make_tiny_llama
 from safetensors import safe_open
 
@@ -84,6 +85,16 @@ async def check_service(engine):
     assert "unmistakable" not in log
 
 
+def check_sockets(engine):
+    """By default vLLM's own lie in /tmp, and whoever reaches them commands it."""
+    folder = engine.socket.parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    paths = listening(group(engine.pid))
+    assert str(engine.socket) in paths
+    assert len(paths) > 1
+    assert [path for path in paths if not path.startswith(f"{folder}/")] == []
+
+
 async def test_two_boots(make, model, tmp_path):
     """One stopped, one killed: the same state of another copy, nothing left of both."""
     copy = tmp_path / "elsewhere" / "model"
@@ -100,6 +111,7 @@ async def test_two_boots(make, model, tmp_path):
         assert load["root"] == json.loads(reference(model))["root"]
         assert (load["count"], load["bytes"]) == (21, 462592)
         await check_service(engine)
+        check_sockets(engine)
         # oneDNN keeps float32 matrices of its own, so that a digest would mean nothing.
         assert await live_digest(EngineClient(engine.address)) is None
         leader = engine.pid

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from fakes.processes import alive, descendants, eventually
@@ -14,6 +15,7 @@ from fakes.tiny_model import make_tiny_llama
 from attest import tokens
 from attest.bundle import Bundle
 from attest.client import openai_client
+from attest.delivery import split_stream
 from attest.verify import verify
 from gateway.http import httpx
 
@@ -121,13 +123,44 @@ def until(condition, seconds):
         time.sleep(0.2)
 
 
-def test_killed_engine_is_an_attested_503_and_then_another_boot(site, client):
-    """Its tokens and those of the boot before verify, with one client."""
+def broken_stream(site, break_it):
+    """A stream that breaks off: its attestation's id, and the bytes that came."""
+    asked = {**ASK, "max_tokens": 480, "messages": USER, "stream": True}
+    asked |= {"ignore_eos": True}
+    pieces = []
+
+    def gather(response):
+        for piece in response.iter_raw():
+            if not pieces:
+                break_it()
+            pieces.append(piece)
+
+    url = f"{site.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=asked, timeout=60) as response:
+        with pytest.raises(httpx.RemoteProtocolError):
+            gather(response)
+        return response.headers["attestation-id"], b"".join(pieces)
+
+
+def test_engine_killed_in_a_stream_is_told_and_then_another_boot(site, client):
+    """The client sees a stream that never ends, and a token that says so; then 503s.
+
+    The tokens of this boot and of the next verify, with one client.
+    """
     client.chat.completions.create(messages=USER, **ASK)
     before, kept = site.evidence[-1]
     _, *engine = descendants(site.process.pid)
     assert len(engine) >= 3
-    os.kill(engine[0], signal.SIGKILL)
+    name, received = broken_stream(site, lambda: os.kill(engine[0], signal.SIGKILL))
+    assert b"[DONE]" not in received
+    covered, token = split_stream(received)
+    served = httpx.get(f"{site.url}/v1/attestations/{name}")
+    cut = replace(Bundle.loads(served.content), response=covered)
+    assert token in {None, cut.token}
+    verdict = verify(cut, site.policy, at=int(time.time()))
+    assert (verdict.step(4).status, verdict.step(6).status) == ("ok", "ok")
+    assert verdict.claims["res"]["outcome"] == "upstream_error"
+    assert verdict.problem.name == "policy"
     until(lambda: httpx.get(f"{site.url}/readyz").status_code != 200, 60)
     answer = httpx.post(
         f"{site.url}/v1/chat/completions", json={**ASK, "messages": USER}
