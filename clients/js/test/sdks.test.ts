@@ -108,6 +108,28 @@ const CALLS: Record<string, readonly [string, boolean, Ask]> = {
       return text;
     },
   ],
+  "openai chat helper": [
+    "chat",
+    true,
+    async (ask) => {
+      const stream = openai(ask).chat.completions.stream({
+        model: "tiny",
+        messages: USER,
+      });
+      return (await stream.finalContent()) ?? "";
+    },
+  ],
+  "openai completion": [
+    "completions",
+    false,
+    async (ask) => {
+      const answer = await openai(ask).completions.create({
+        model: "tiny",
+        prompt: "hello",
+      });
+      return answer.choices[0]?.text ?? "";
+    },
+  ],
   "openai completion stream": [
     "completions",
     true,
@@ -253,6 +275,19 @@ describe.each(names)("%s", (name) => {
     expect(verdict?.proven).toBe(true);
     expect(verdict?.step(7)?.detail).toContain("nonce matches");
     expect(verdict?.claims?.res.outcome).toBe("complete");
+  });
+
+  test("finishes under the default delivery without us", async () => {
+    await gateway.ask("answer", dialect, isStream, TEXT);
+    const heads: Headers[] = [];
+    const seen: typeof fetch = async (input, init) => {
+      const response = await fetch(input, init);
+      heads.push(response.headers);
+      return response;
+    };
+    expect(await ask(seen)).toBe(TEXT);
+    expect(heads.length).toBe(1); // nothing was asked twice
+    expect(heads[0]?.get("attestation-id")).toMatch(/^att_/);
   });
 
   test("changed on the way", async () => {
