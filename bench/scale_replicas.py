@@ -143,8 +143,12 @@ async def measure_live(
     Says how far the simulation can be believed. Waits count from the call of `put`.
     """
     waits: list[float] = []
+    made: dict[RecordStore, list[Record]] = {}
     for store in stores:
         store.in_flight = lambda: _SIBLINGS
+        boot = "sha256:" + secrets.token_hex(32)
+        await store.put_boot(boot, b"{}", "")
+        made[store] = records(boot, 0, rows)
 
     async def put(store: RecordStore, record: Record) -> None:
         started = time.perf_counter()
@@ -152,11 +156,9 @@ async def measure_live(
         waits.append(time.perf_counter() - started)
 
     async def clients(store: RecordStore, rng: random.Random) -> None:
-        boot = "sha256:" + secrets.token_hex(32)
-        await store.put_boot(boot, b"{}", "")
-        made, due = records(boot, 0, rows), time.perf_counter()
+        due = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for record in made:
+            for record in made[store]:
                 due += rng.expovariate(rate)
                 if (pause := due - time.perf_counter()) > 0:
                     await asyncio.sleep(pause)
