@@ -185,8 +185,18 @@ def test_engine_killed_in_a_stream_is_told_and_then_another_boot(site, client):
 
 
 def test_clean_end(site):
-    """Last: it ends what the other tests ask."""
+    """Last: it ends what the other tests ask. What is under way is finished first."""
     processes = descendants(site.process.pid)
-    site.process.send_signal(signal.SIGTERM)
+    asked = {**ASK, "max_tokens": 300, "messages": USER, "stream": True}
+    url = f"{site.url}/v1/chat/completions"
+    pieces = []
+    with httpx.stream("POST", url, json=asked | {"ignore_eos": True}) as response:
+        for piece in response.iter_raw():
+            if not pieces:
+                site.process.send_signal(signal.SIGTERM)
+            pieces.append(piece)
+    received = b"".join(pieces)
+    assert received.endswith(b"data: [DONE]\n\n")
+    assert split_stream(received)[1] is not None
     assert site.process.wait(60) == 0
     assert eventually(lambda: not any(map(alive, processes)))
