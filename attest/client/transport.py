@@ -223,6 +223,7 @@ class SyncVerifier(_Verifier):
             body = _read(response.stream, MAX_EVIDENCE)
         except self._http.RequestError as error:
             raise _unreachable(fetch, error) from error
+        _check_coding(fetch, response)
         retry_after = response.headers.get("retry-after")
         return Fetched(response.status_code, body, retry_after)
 
@@ -291,6 +292,7 @@ class AsyncVerifier(_Verifier):
             body = await _aread(response.stream, MAX_EVIDENCE)
         except self._http.RequestError as error:
             raise _unreachable(fetch, error) from error
+        _check_coding(fetch, response)
         retry_after = response.headers.get("retry-after")
         return Fetched(response.status_code, body, retry_after)
 
@@ -321,6 +323,14 @@ def _check_size(body: bytearray, limit: int) -> None:
     if len(body) > limit:
         raise EvidenceUnavailableError(
             f"an answer of over {limit >> 20} MiB is not checked"
+        )
+
+
+def _check_coding(fetch: Fetch, response: _Response) -> None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise EvidenceUnavailableError(
+            f"{fetch.path}: compressed, though identity was asked for",
+            hint="turn compression off in the proxy before the gateway",
         )
 
 
