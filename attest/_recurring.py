@@ -84,6 +84,27 @@ class RecurringReader:
                     pass  # the ordinary way says what is wrong
         return None
 
+    def run(self, events: bytes) -> str | None:
+        """The strings of events that are one line of data each, as one; see `text`.
+
+        None where one of them is not of the known form.
+        """
+        opening, closing = b"data: " + self._prefix, self._suffix + b"\n\n"
+        start, end = len(opening), len(events) - len(closing)
+        if (
+            self._path
+            and start <= end <= self._max_bytes
+            and events.startswith(opening)
+            and events.endswith(closing)
+        ):
+            inside = events[start:end].split(closing + opening)
+            if _PLAIN.match(b"".join(inside)):
+                try:
+                    return "".join([text.decode() for text in inside])
+                except UnicodeDecodeError:
+                    pass  # the ordinary way says what is wrong
+        return None
+
     def filled(self, text: str) -> dict[str, Any]:
         """The object of the known form with this string in it."""
         root: dict[str, Any] = self._value.copy()

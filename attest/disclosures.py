@@ -41,14 +41,14 @@ def conceal(
         The `_sd` and `_sd_alg` members for the token, digests sorted so that their
         order tells nothing (§4.2.4.1), and the disclosures in the order of `claims`.
     """
-    disclosures = [
-        b64url_encode(
-            f'["{b64url_encode(random(_SALT_BYTES))}",{_text(name)},{_json(value)}]'.encode(
-                "ascii"
-            )
-        )
-        for name, value in claims.items()
-    ]
+    pool = random(_SALT_BYTES * len(claims))
+    disclosures = []
+    for start, (name, value) in zip(
+        range(0, len(pool), _SALT_BYTES), claims.items(), strict=True
+    ):
+        salt = b64url_encode(pool[start : start + _SALT_BYTES])
+        item = f'["{salt}",{_text(name)},{_json(value)}]'
+        disclosures.append(b64url_encode(item.encode("ascii")))
     digests = sorted(_digest(disclosure) for disclosure in disclosures)
     return {"_sd": digests, "_sd_alg": "sha-256"}, disclosures
 

@@ -10,7 +10,6 @@ import binascii
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -118,6 +117,7 @@ class PublicKey:
 
     alg: Algorithm
     _key: Ed25519PublicKey | ec.EllipticCurvePublicKey
+    _thumbprint: list[str] = field(default_factory=list, init=False, compare=False)
 
     @classmethod
     def _of(cls, key: object) -> "PublicKey":
@@ -195,7 +195,11 @@ class PublicKey:
     @property
     def thumbprint(self) -> str:
         """RFC 7638 SHA-256 thumbprint, base64url; used as `kid` and as identity."""
-        return _thumbprint(tuple(self.jwk.items()))
+        # Computed once: every token names its key.
+        if not self._thumbprint:
+            digest = hashlib.sha256(canonical(self.jwk)).digest()
+            self._thumbprint.append(b64url_encode(digest))
+        return self._thumbprint[0]
 
     @property
     def pem(self) -> bytes:
@@ -223,11 +227,6 @@ class PublicKey:
                 f"signature: not by key {self.thumbprint}",
                 hint="the signed bytes were changed, or another key signed them",
             ) from None
-
-
-@lru_cache(maxsize=256)  # every token names its key
-def _thumbprint(members: tuple[tuple[str, str], ...]) -> str:
-    return b64url_encode(hashlib.sha256(canonical(dict(members))).digest())
 
 
 @dataclass(frozen=True, slots=True)

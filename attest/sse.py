@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from attest.errors import FormatError
 
-__all__ = ["MAX_EVENT", "Event", "EventSplitter"]
+__all__ = ["MAX_EVENT", "Event", "EventSplitter", "split_run"]
 
 # One event holds one chunk of an answer. The largest real ones carry a whole Responses
 # object or the log-probabilities of a prompt: a few hundred kB.
@@ -84,6 +84,14 @@ class EventSplitter:
             self._after_cr = chunk[-1] == _CR
         return events
 
+    @property
+    def is_between(self) -> bool:
+        """Whether an event was handed over, and of the next one nothing came yet.
+
+        Whole events may then be taken elsewhere, if none is, or ends in, a bare CR.
+        """
+        return not (self._buffer or self._after_cr or self._first)
+
     def flush(self) -> bytes:
         """The rest that no blank line has ended; a reader drops it (§9.2.6)."""
         rest = bytes(self._buffer)
@@ -111,14 +119,20 @@ def _plain(chunk: bytes) -> list[Event]:
     if b"\r" in chunk or len(chunk) > MAX_EVENT:
         return []
     *parts, rest = chunk.split(_END)
-    if rest:
+    if rest or any(b"\n" in part or not part.startswith(_DATA) for part in parts):
         return []
-    events = []
-    for part in parts:
-        if b"\n" in part or not part.startswith(_DATA):
-            return []
-        events.append(Event(part + _END, None, part[6:], ()))
-    return events
+    return split_run(chunk)
+
+
+def split_run(run: bytes) -> list[Event]:
+    """The events of bytes in which each is one line `data: …` that two LF end.
+
+    That is not checked.
+    """
+    return [
+        Event(part + _END, None, part[len(_DATA) :], ())
+        for part in run.split(_END)[:-1]
+    ]
 
 
 def _parse(raw: bytes, text: bytes) -> Event:

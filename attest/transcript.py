@@ -21,7 +21,7 @@ from attest.dialects import SHAPES, Budget, Dialect, Usage
 from attest.digests import digest
 from attest.errors import FormatError
 from attest.request import RequestFacts, request_facts
-from attest.sse import MAX_EVENT, Event
+from attest.sse import MAX_EVENT, Event, split_run
 
 __all__ = [
     "MAX_BODY",
@@ -94,6 +94,18 @@ class Transcript:
             self._join(texts)
             self.feed_event(event)
         self._join(texts)
+
+    def feed_run(self, run: bytes) -> None:
+        """The same for whole events of which each is one line `data: …` and two LF.
+
+        That is not checked.
+        """
+        if self._joins() and not self.terminal_seen:
+            text = self._events.run(run)
+            if text is not None:
+                self._join([text])
+                return
+        self.feed_events(split_run(run))
 
     def _join(self, texts: list[str]) -> None:
         if texts:

@@ -23,11 +23,14 @@ from attest.transcript import Transcript, holds_error
 __all__ = ["StreamRelay"]
 
 _OURS = b"attestation"
+_OBJECT = b"data: {"
+_END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
 # After an error event vLLM still sends [DONE]; a stream that goes on for longer than
 # this is ended here.
 _MAX_HELD = 64 * 1024
-# Read together, events cost half; so few hold the loop for less than a signature does.
+# Read together, events cost a tenth; so few hold the loop for less than a signature
+# does.
 _BATCH = 32
 _BATCH_BYTES = 64 * 1024
 
@@ -51,7 +54,9 @@ class StreamRelay:
         self._splitter = EventSplitter()
         self._hash = hashlib.sha256()
         self._bytes = 0
+        # What was sent and not read yet; one of the two is empty.
         self._sent: list[Event] = []
+        self._runs: list[bytes] = []
         self._held: list[Event] = []
         self._held_bytes = 0
         self._fragment = b""
@@ -67,6 +72,13 @@ class StreamRelay:
             FormatError: an event is larger than 8 MiB.
         """
         self._unread += len(chunk)
+        if self._is_run(chunk):
+            if self._sent:
+                self.account()
+            self._runs.append(chunk)
+            return chunk
+        if self._runs:
+            self.account()
         self._unsplit += len(chunk)
         if self._unsplit <= sse.MAX_EVENT:
             return self._pass(self._splitter.feed(chunk))
@@ -83,6 +95,22 @@ class StreamRelay:
             sent.append(self._pass(events))
         return b"".join(sent)
 
+    def _is_run(self, chunk: bytes) -> bool:
+        """Whether these are whole events of one line of data each, and nothing else.
+
+        Such events are neither ours nor the last: nearly every write of an engine.
+        """
+        return (
+            chunk.startswith(_OBJECT)
+            and chunk.endswith(_END)
+            and chunk.count(b"\n") == 2 * chunk.count(_END + _OBJECT) + 2
+            and b"\r" not in chunk
+            and b"error" not in chunk
+            and not (self._held or self._shape.terminals)
+            and self._splitter.is_between
+            and len(chunk) <= _BATCH_BYTES
+        )
+
     def _pass(self, events: list[Event]) -> bytes:
         start = len(self._sent)
         for event in events:
@@ -98,14 +126,20 @@ class StreamRelay:
 
     def account(self) -> None:
         """Hash and read what was sent; after sending, so that no token waits for it."""
-        if self._sent:
+        if self._runs:
+            run = b"".join(self._runs)
+            self._count(run)
+            self._transcript.feed_run(run)
+            self._runs.clear()
+        elif self._sent:
             self._count(b"".join([event.raw for event in self._sent]))
             self._transcript.feed_events(self._sent)
             self._sent.clear()
 
     def account_in_batches(self) -> None:
         """The same once enough was sent to be worth it; `account` must follow."""
-        if len(self._sent) >= _BATCH or self._unread > _BATCH_BYTES:
+        pending = len(self._runs) or len(self._sent)
+        if pending >= _BATCH or self._unread > _BATCH_BYTES:
             self._unread = 0
             self.account()
 

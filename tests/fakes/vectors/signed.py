@@ -40,9 +40,11 @@ def key(name: str) -> PrivateKey:
 def salts(name: str) -> Callable[[int], bytes]:
     """Salts that are the same for the same name, always."""
     counter = iter(range(1_000_000))
-    return lambda size: hashlib.sha256(f"{name} {next(counter)}".encode()).digest()[
-        :size
-    ]
+
+    def one() -> bytes:
+        return hashlib.sha256(f"{name} {next(counter)}".encode()).digest()[:16]
+
+    return lambda size: b"".join(one() for _ in range(size // 16))
 
 
 WORLD = make_world(

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,35 @@ VALUES = st.recursive(
 def test_any_object_around_the_string(around, texts, plain):
     rows = [{"a": around, "t": text, "z": around} for text in texts]
     assert same([json.dumps(row, ensure_ascii=plain).encode() for row in rows])
+
+
+def in_a_run(texts):
+    """What the reader makes of the last texts as one run, and of their parts."""
+    reader = RecurringReader(max_bytes=MAX)
+    for data in texts[:3]:
+        with suppress(FormatError):
+            reader.read(data)
+    parts = [reader.text(data) for data in texts[3:]]
+    together = reader.run(b"".join(b"data: %s\n\n" % data for data in texts[3:]))
+    return together, parts
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, min_size=4, max_size=8), PIECES, PIECES)
+def test_run_is_read_as_its_texts_are_or_not_at_all(holes, before, after):
+    texts = [b'{"k":"' + before + hole + after + b'"}' for hole in holes]
+    together, parts = in_a_run(texts)
+    if together is not None:
+        assert together == "".join(parts)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_run_with_a_text_that_imitates_the_form_is_not_read_as_one(name):
+    texts = [A % b"1", A % b"2", A % b"3", A % b"4", HOSTILE[name], A % b"5"]
+    together, parts = in_a_run(texts)
+    assert (together is None) == (None in parts)
+
+
+def test_run_of_the_form_is_read_as_one():
+    together, _ = in_a_run([A % str(n).encode() for n in range(20)])
+    assert together == "".join(map(str, range(3, 20)))

@@ -602,6 +602,17 @@ def test_events_together_are_the_events_one_by_one(before, raw, after, sizes, di
     assert facts(in_batches(stream, sizes, dialect)) == expected
 
 
+@settings(max_examples=300)
+@given(RUNS, st.lists(st.integers(1, 5), max_size=6))
+def test_run_is_the_events_one_by_one(events, sizes):
+    transcript, rest = Transcript(CHAT), list(events)
+    for size in [*sizes, len(rest)]:
+        transcript.feed_run(b"".join(rest[:size]))
+        rest = rest[size:]
+    transcript.end()
+    assert facts(transcript) == facts(from_stream(b"".join(events), CHAT))
+
+
 @pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS])
 def test_alike_events_are_read_as_one(dialect, monkeypatch):
     name = "delta" if dialect is CHAT else "text"
