@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attest.delivery import split_stream
@@ -139,7 +139,11 @@ def facts(transcript):
     )
 
 
+@settings(max_examples=300)
 @given(TOKENS, st.lists(OTHERS, max_size=2), TOKENS, CUTS, st.booleans())
+@example(["a", "b"], [b"data: {}\r: attestation x\n\n"], ["c"], [], True)
+@example(["a", "b"], [b"data: {}\n: attestation x\n\n"], ["c"], [], True)
+@example(["a", "b"], [ERROR], ["c"], [], True)
 def test_tokens_are_relayed_and_read_however_they_are_written(
     before, others, after, positions, whole
 ):
