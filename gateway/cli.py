@@ -11,7 +11,12 @@ import typer
 from attest._version import __version__
 from attest.cli.exits import ExitCode, exit_code
 from attest.errors import AttestError
-from gateway.errors import EngineError, EngineNotInstalledError, StartupRefusedError
+from gateway.errors import (
+    EngineError,
+    EngineNotInstalledError,
+    StartupRefusedError,
+    WorkerError,
+)
 
 __all__ = ["app", "main"]
 
@@ -24,6 +29,7 @@ _CODES: Mapping[type[AttestError], ExitCode] = {
     StartupRefusedError: ExitCode.FALSE,
     EngineNotInstalledError: ExitCode.CONFIGURATION,
     EngineError: ExitCode.UNKNOWN,
+    WorkerError: ExitCode.UNKNOWN,
 }
 
 
@@ -93,6 +99,9 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer, each on a core.")
+    ] = None,
     state_dir: Annotated[
         Path | None, typer.Option(help="Store, engine log and refusals.")
     ] = None,
@@ -132,6 +141,7 @@ def serve(  # noqa: PLR0913  # one parameter per flag is how typer reads
         "load_report": load_report,
         "host": host,
         "port": port,
+        "workers": workers,
         "state_dir": state_dir,
         "api_keys_file": api_keys_file,
         "log_key": log_key,

@@ -6,6 +6,7 @@
     │   ├── EngineNotInstalledError   the interpreter has no vLLM, or not our plug-in
     │   ├── EngineStartError      it ended or took too long before it served
     │   └── EngineDiedError       it ended, or no longer answers, after it served
+    ├── WorkerError               a worker process can't answer
     ├── StoreError                an attestation can't be kept
     └── HttpError                 ends a request; carries the status for the client
         ├── RequestError          the client's request is unusable (400 and others)
@@ -45,6 +46,7 @@ __all__ = [
     "UnknownModelError",
     "UpstreamDownError",
     "UpstreamError",
+    "WorkerError",
 ]
 
 
@@ -100,6 +102,12 @@ class EngineDiedError(EngineError):
     """The engine ended, or no longer gives evidence, after it had served."""
 
     code = "engine_died"
+
+
+class WorkerError(GatewayError):
+    """A worker process ended, or could have no boot; its lines in the log say more."""
+
+    code = "worker"
 
 
 class StoreError(GatewayError):

@@ -1,6 +1,7 @@
 """`/metrics`, on a port of its own: whoever scrapes need not reach the answers."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -13,7 +14,7 @@ from gateway.boot import Boot
 from gateway.metrics import PREFIX
 from gateway.state import AppState
 
-__all__ = ["MetricsPage", "StateCollector"]
+__all__ = ["MetricsPage", "Numbers", "StateCollector"]
 
 _TEXT = (b"content-type", CONTENT_TYPE_LATEST.encode("ascii"))
 
@@ -29,13 +30,17 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metrics that were counted, then those that are read from the state."""
+        yield from self.counted()
+        yield from self._now()
+        yield from self._of_boot()
+
+    def counted(self) -> Iterable[Metric]:
+        """The metrics that were counted."""
         for metric in self._state.metrics.registry.collect():
             # When a counter was made is of no use to anybody, and doubles the page.
             kept = [s for s in metric.samples if not s.name.endswith("_created")]
             metric.samples = kept
             yield metric
-        yield from self._now()
-        yield from self._of_boot()
 
     def _now(self) -> Iterable[Metric]:
         state = self._state
@@ -79,11 +84,29 @@ class StateCollector(Collector):
         )
 
 
-class MetricsPage:
-    """The ASGI application of the metrics port: `GET /metrics` and nothing else."""
+class Numbers(Protocol):
+    """Where the numbers of other processes come from."""
 
-    def __init__(self, state: AppState) -> None:
-        self._collector = StateCollector(state)
+    async def collect(self, own: StateCollector) -> list[Metric]:
+        """What is known of all processes together, those of this one being `own`."""
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class MetricsPage:
+    """The ASGI application of the metrics port: `GET /metrics` and nothing else.
+
+    It tells of this process alone, or with `workers` of those that answer for it.
+    """
+
+    def __init__(self, state: AppState, workers: Numbers | None = None) -> None:
+        self._state, self._workers = state, workers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a scrape; needs no API key."""
@@ -95,7 +118,14 @@ class MetricsPage:
         elif scope["method"] not in ("GET", "HEAD"):
             await send_body(send, 405, [_TEXT, (b"allow", b"GET")], b"only GET\n")
         else:
-            await send_body(send, 200, [_TEXT], generate_latest(self._collector))
+            page = generate_latest(await self._collector())
+            await send_body(send, 200, [_TEXT], page)
+
+    async def _collector(self) -> Collector:
+        mine = StateCollector(self._state)
+        if self._workers is None:
+            return mine
+        return _Collected(await self._workers.collect(mine))
 
 
 def _gauge(name: str, text: str, value: float | None) -> Metric:

@@ -1,7 +1,8 @@
 """The process: a socket, a start-up beside it, and an orderly end.
 
 The server listens from the first moment, so that `/readyz` can say what is going on; it
-answers nothing else until the start-up is through.
+answers nothing else until the start-up is through. With `workers` above 1 this process
+verifies and watches, and they answer.
 """
 
 import asyncio
@@ -9,24 +10,20 @@ import json
 import os
 import signal
 import socket
-import ssl
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
-import uvicorn
-import uvloop
 from starlette.types import ASGIApp
 
 from attest.errors import AttestError, ConfigurationError
 from attest.manifest import Manifest
 from attest.tokens import signing_digest
 from gateway.app import build_app
-from gateway.connection import connection_class
 from gateway.errors import StartupRefusedError
-from gateway.front import OwnFront
+from gateway.front import Front, OwnFront
+from gateway.listen import Server, listen, run, server_for
 from gateway.logs import log
 from gateway.scrape import MetricsPage
 from gateway.session_keys import SessionKeys
@@ -37,60 +34,9 @@ from gateway.store import open_store
 from gateway.supervise import Supervisor
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
 from gateway.tls import follow_renewals, server_context
+from gateway.workers.parent import Workers
 
 __all__ = ["run", "serve"]
-
-T = TypeVar("T")
-
-# Requests in flight get this long to end before their connections are closed.
-DRAIN_SECONDS = 30
-
-
-def _server(
-    app: ASGIApp, settings: Settings, context: ssl.SSLContext | None = None
-) -> "_Server":
-    config = uvicorn.Config(
-        app,
-        ssl_context_factory=None if context is None else lambda *_: context,
-        http=connection_class(settings.limits.head_seconds),
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    return _Server(config)
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us: uvicorn raises them again before the engine ends."""
-        yield
-
-
-def _sockets(settings: Settings) -> list[socket.socket]:
-    """One for the answers, and a second one where the metrics are wanted."""
-    ports = {"port": settings.port, "metrics_port": settings.metrics_port}
-    with ExitStack() as opened:
-        bound = [
-            opened.enter_context(_listen(settings.host, port, setting))
-            for setting, port in ports.items()
-            if port is not None
-        ]
-        opened.pop_all()
-    return bound
-
-
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    try:
-        return socket.create_server((host, port), backlog=2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{setting}: {host}:{port}: {error.strerror}",
-            hint=f"stop what listens there, or set another {setting}",
-        ) from error
 
 
 def _private_directory(path: Path) -> Path:
@@ -124,30 +70,53 @@ class _Process:
         self._publisher: Publisher | None = None
         self._publishing: asyncio.Task[None] | None = None
         self._open_store()
-        self._front = OwnFront(
+        self._context = server_context(settings.tls)
+        self._workers = self._make_workers()
+        self._front: Front = self._workers or OwnFront(
             settings, self._startup.signer, self._state, self._store, time.time
         )
-        self._context = server_context(settings.tls)
-        page = cast("ASGIApp", MetricsPage(self._state))
-        # Metrics go out in the clear: their port is for the machines beside this one.
-        applications: tuple[tuple[ASGIApp, ssl.SSLContext | None], ...] = (
-            (build_app(self._state), self._context),
-            (page, None),
-        )
-        self._servers = [
-            (_server(application, settings, context), bound)
-            for (application, context), bound in zip(
-                applications, _sockets(settings), strict=False
-            )
-        ]
+        self._servers = self._make_servers()
         self._phase = ""
         self._accepted = 0.0
+
+    def _make_workers(self) -> Workers | None:
+        if self._settings.workers == 1:
+            return None
+        publisher = self._publisher
+        return Workers(self._settings, None if publisher is None else publisher.key)
+
+    def _make_servers(self) -> list[tuple[Server, socket.socket]]:
+        """One for the answers, and a second one where the metrics are wanted."""
+        settings, made = self._settings, []
+        with ExitStack() as opened:
+            if self._workers is None:
+                bound = opened.enter_context(
+                    listen(settings.host, settings.port, "port")
+                )
+                app = cast("ASGIApp", build_app(self._state))
+                made.append((server_for(app, settings, self._context), bound))
+            else:
+                opened.callback(self._workers.close)
+            if settings.metrics_port is not None:
+                port = settings.metrics_port
+                bound = opened.enter_context(
+                    listen(settings.host, port, "metrics_port")
+                )
+                # In the clear: their port is for the machines beside this one.
+                page = cast("ASGIApp", MetricsPage(self._state, self._workers))
+                made.append((server_for(page, settings), bound))
+            opened.pop_all()
+        return made
 
     def _open_store(self) -> None:
         signer = read_log_signer(self._settings)
         witnesses = read_witnesses(self._settings)
         try:
-            self._store = open_store(self._settings, log=signer is not None)
+            self._store = open_store(
+                self._settings,
+                log=signer is not None,
+                shared=self._settings.workers > 1,
+            )
         except StartupRefusedError as error:
             self._refuse(error)
             raise
@@ -188,6 +157,8 @@ class _Process:
             if not supervising.done():
                 await self._state.drained()
                 supervising.cancel()
+                # What ended it, where it was no signal.
+                await serving
             await supervising
         except asyncio.CancelledError:
             return 0
@@ -197,7 +168,8 @@ class _Process:
         finally:
             self._stop()
             renewing.cancel()
-            await serving
+            supervising.cancel()
+            await asyncio.gather(serving, supervising, return_exceptions=True)
             if self._publishing is not None:
                 self._publishing.cancel()
             if self._publisher is not None:
@@ -207,7 +179,18 @@ class _Process:
         return 0
 
     async def _listen_on_all(self) -> None:
-        await asyncio.gather(*(s.serve(sockets=[bound]) for s, bound in self._servers))
+        """Until `_stop`, or until one of them fails; then all end."""
+        listening = [
+            asyncio.create_task(server.serve(sockets=[bound]))
+            for server, bound in self._servers
+        ]
+        if self._workers is not None:
+            listening.append(asyncio.create_task(self._workers.run()))
+        try:
+            await asyncio.gather(*listening)
+        finally:
+            self._stop()
+            await asyncio.gather(*listening, return_exceptions=True)
 
     async def _follow_renewals(self) -> None:
         if self._context is not None:
@@ -233,6 +216,8 @@ class _Process:
     def _stop(self) -> None:
         for server, _ in self._servers:
             server.should_exit = True
+        if self._workers is not None:
+            self._workers.stop()
 
     def _publish(self, manifest: Manifest) -> None:
         if self._publisher is None or self._publishing is not None:
@@ -262,9 +247,3 @@ def serve(settings: Settings) -> int:
             possible.
     """
     return run(_Process(settings).run())
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on the fast event loop, and return its result."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)

@@ -238,6 +238,15 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on, 0 for any")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that answer, for sites where one core of Python is not "
+        "enough; each takes its share of limits.max_concurrency and of "
+        "limits.max_concurrency_per_key, rounded up. With more than one, state_dir "
+        "must not be on a network file system",
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,

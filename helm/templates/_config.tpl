@@ -7,6 +7,7 @@
   "host" "0.0.0.0"
   "port" 8000
   "state_dir" "/var/lib/attest" }}
+{{- if gt (int .Values.gateway.workers) 1 }}{{ $_ := set $settings "workers" (int .Values.gateway.workers) }}{{ end }}
 {{- if .Values.metrics.podMonitor.enabled }}{{ $_ := set $settings "metrics_port" 9464 }}{{ end }}
 {{- if include "attest-gateway.hasWeights" . }}{{ $_ := set $settings "model" "/model" }}{{ end }}
 {{- $files := .Values.trust.files }}
