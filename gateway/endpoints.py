@@ -59,6 +59,7 @@ ENDPOINTS = (
 # checks. 404 would do; naming them tells an operator that it is on purpose.
 _DENIED = (
     "abort_requests",
+    "adapters",
     "collective_rpc",
     "finish_weight_update",
     "inference/v1/generate",
@@ -74,7 +75,9 @@ _DENIED = (
     "resume",
     "scale_elastic_ep",
     "server_info",
+    "shutdown_weight_transfer_engine",
     "sleep",
+    "start_draft_weight_update",
     "start_profile",
     "start_weight_update",
     "stop_profile",

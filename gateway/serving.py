@@ -93,12 +93,15 @@ _OURS = (
 
 # Served only in development mode or with runtime adapters: each gets round the weights.
 FORBIDDEN_ROUTES = (
+    "/adapters",
     "/collective_rpc",
     "/finish_weight_update",
     "/init_weight_transfer_engine",
     "/pause",
     "/resume",
+    "/shutdown_weight_transfer_engine",
     "/sleep",
+    "/start_draft_weight_update",
     "/start_weight_update",
     "/update_weight_version",
     "/update_weights",
