@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -49,6 +51,14 @@ def test_monitor_asks_the_port_that_is_served(release):
 def test_every_metric_is_shown_or_watched():
     text = " ".join(EXPRESSIONS)
     assert not [name for name in METRICS if name not in text]
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool")
+def test_promtool_reads_the_alerts():
+    command = ["promtool", "check", "rules", str(CHART / "files" / "alerts.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(RULES)} rules found" in done.stdout
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -35,7 +35,11 @@ CASES = {
             "test_compressed_answer_is_decoded",
             "test_compressed_stream_is_decoded",
             "test_compressed_bomb_is_refused",
-        ]
+        ],
+        "integration/test_proxy_between.py": [
+            "test_client_that_takes_gzip",
+            "test_proving_client",
+        ],
     },
     "engine that says JSON and sends HTML, or nothing": {
         DATA_PATH: [
@@ -63,11 +67,19 @@ CASES = {
             "test_client_that_leaves_in_a_stream",
             "test_client_that_leaves_after_the_terminal_event",
             "test_clients_that_leave_cost_no_connection",
-        ]
+        ],
+        "unit/gateway/test_traces.py": [
+            "test_client_that_leaves_is_recorded_as_without_traces",
+        ],
+        "unit/gateway/test_logs.py": ["test_client_that_left"],
     },
     "stock clients and the token in a stream": {
         "integration/test_openai_sdk.py": [],
         "integration/test_sdks_prove.py": [],
+        "integration/test_sdks_stock.py": ["test_the_default_delivery_breaks_nothing"],
+        "sdks/test_openai.py": [],
+        "sdks/test_langchain.py": ["test_the_default_delivery_breaks_nothing"],
+        "sdks/test_litellm.py": ["test_the_default_delivery_breaks_nothing"],
     },
     "snapshot of links into blobs": {
         SWAPPED: [
@@ -137,6 +149,46 @@ CASES = {
         "compat/test_released_bundles.py": [],
     },
     "slow clients": {"attacks/test_slow_clients.py": []},
+    # The back doors of vLLM that were shown to work, each an attack.
+    "package with a logits processor": {
+        "attacks/test_logits_processor_package.py": [],
+        "unit/gateway/test_serving.py": ["test_logits_processor_package_is_refused"],
+    },
+    "model.py where SageMaker looks": {"attacks/test_sagemaker_model_script.py": []},
+    "development mode and runtime adapters": {
+        "attacks/test_engine_in_development_mode.py": [],
+        "attacks/test_weights_reloaded.py": ["test_reload_is_checked_and_shows"],
+    },
+    "load format registered again": {
+        "attacks/test_load_format_registered_again.py": [],
+        "attacks/test_weights_loaded_past_the_plugin.py": [
+            "test_engine_does_not_come_up"
+        ],
+    },
+    "sockets in a shared folder": {
+        "integration/test_engine.py": ["test_two_boots"],
+        "unit/gateway/engine/test_engine_managed.py": ["test_open_run_folder"],
+    },
+    "inherited environment": {"attacks/test_inherited_environment.py": []},
+    # What is made to fail while a gateway serves.
+    "engine killed in a stream": {
+        "integration/test_gateway.py": [
+            "test_engine_killed_in_a_stream_is_told_and_then_another_boot"
+        ],
+    },
+    "full disk, database gone": {
+        "integration/test_faults.py": [
+            "test_full_disk",
+            "test_database_server_that_is_killed_in_a_stream",
+            "test_database_that_is_dropped",
+        ],
+    },
+    "killed at any moment": {
+        "attacks/test_gateway_killed.py": [
+            "test_gateway_killed_at_any_moment",
+            "test_database_server_killed_at_any_moment",
+        ],
+    },
 }
 
 

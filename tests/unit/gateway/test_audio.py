@@ -1,5 +1,5 @@
-"""Speech: a form goes in, text comes out. No model of speech runs here, so the answers
-are written after vLLM's source; the engine is the scripted one.
+"""Speech: a form goes in, text comes out. The engine is the scripted one, which says
+what a good one rarely does; `integration/test_audio.py` has a real one.
 """
 
 import json

@@ -81,11 +81,23 @@ async def test_completions(gateway):
 
 
 async def test_request_reaches_the_engine_byte_for_byte(gateway):
+    """And one question in two spellings is two requests, each with its own digest."""
     gateway.engine.answer(json_answer(BODY))
-    sent = b'{\n "min_p": 1e-7, "messages": [{"content": "\\u00e9", "role": "user"}]}\n'
-    response = await gateway.chat(sent)
-    assert gateway.engine.requests[0].body == sent
-    await gateway.verify(response)
+    found = []
+    for sent in (
+        b'{"messages":[{"content":"\\u00e9","role":"user"}],"min_p":1e-7}',
+        b'{\n  "min_p": 1e-7,\n  "messages": [{"role": "user", "content": "\\u00e9"}]\n}'
+        b"\n",
+    ):
+        response = await gateway.chat(sent)
+        assert gateway.engine.requests[-1].body == sent
+        verdict = await gateway.verdict(response)
+        assert verdict.proven
+        assert verdict.disclosed["request.digest"] == digest(sent)
+        assert "request.forwarded_digest" not in verdict.disclosed
+        found.append(verdict.disclosed)
+    assert found[0]["request.digest"] != found[1]["request.digest"]
+    assert found[0]["request.semantic_digest"] == found[1]["request.semantic_digest"]
 
 
 async def test_only_listed_headers_reach_the_engine(gateway):

@@ -1,10 +1,21 @@
 """Spans of requests, through the real SDK and an exporter in memory."""
 
+import asyncio
 import json
 
 import pytest
-from fakes.gateway import chat_body, running_gateway
-from fakes.upstream import CLOSE, Answer, json_answer
+from fakes.answers import SPOKEN
+from fakes.gateway import chat_body, eventually, running_gateway
+from fakes.upstream import (
+    CLOSE,
+    HANG,
+    Answer,
+    abort_with_reset,
+    chunk,
+    head,
+    json_answer,
+    sse,
+)
 from fakes.world import ANSWER, TEXT
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -109,3 +120,32 @@ async def test_without_traces_the_clients_context_reaches_the_engine(gateway):
 def test_endpoint_opens_an_exporter_that_drops_what_it_cannot_send():
     traces = open_traces("http://127.0.0.1:1/v1/traces", "urn:test")
     traces.close()
+
+
+@pytest.mark.parametrize("after", ["two chunks", "all"])
+async def test_client_that_leaves_is_recorded_as_without_traces(
+    gateway, exporter, after
+):
+    events = SPOKEN["chat"].events(TEXT)
+    two = Answer([head(), *map(chunk, events[:2]), HANG])
+    gateway.engine.answer(two if after == "two chunks" else sse(*events))
+    body = json.dumps(chat_body(stream=True)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+        b"content-type: application/json\r\n"
+        + f"content-length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    received, last = b"", events[1] if after == "two chunks" else events[-1]
+    while last not in received:
+        received += await reader.read(65536)
+    abort_with_reset(writer)
+    if after == "two chunks":
+        await asyncio.wait_for(gateway.engine.all_closed.wait(), 5)
+    exchange = await gateway.wait_sealed()
+    await eventually(exporter.get_finished_spans)
+    outcome = "complete" if after == "all" else "client_disconnected"
+    assert (await gateway.claims(exchange.id))["res"]["outcome"] == outcome
+    [span] = exporter.get_finished_spans()
+    assert span.attributes["attest.outcome"] == outcome
