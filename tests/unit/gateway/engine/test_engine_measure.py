@@ -74,3 +74,23 @@ def test_stops_early():
     passing = measured((str(n), torch.ones(2)) for n in range(100))
     assert next(passing).tensor.name == "0"
     passing.close()
+
+
+@pytest.mark.parametrize("shape", [(3,), (1024, 1025)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool])
+def test_what_is_written_to_the_file_later_does_not_reach_the_copy(shape, dtype):
+    mapped = torch.ones(shape).to(dtype)
+    raw = mapped.clone().reshape(-1).view(torch.uint8).numpy().tobytes()
+    item = one(mapped)
+    mapped.zero_()
+    assert item.tensor.sha256 == hashlib.sha256(raw).hexdigest()
+    assert torch.equal(item.copy, torch.ones(shape).to(dtype))
+    assert item.copy.dtype == dtype
+
+
+def test_a_large_strided_tensor_is_read_in_order():
+    tensor = torch.arange(float(1 << 20)).reshape(1024, 1024).T
+    item = one(tensor)
+    raw = tensor.contiguous().numpy().tobytes()
+    assert item.tensor.sha256 == hashlib.sha256(raw).hexdigest()
+    assert torch.equal(item.copy, tensor)
