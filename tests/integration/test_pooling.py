@@ -1,4 +1,4 @@
-"""Numbers instead of text on real parts: gateway, vLLM with encoders, a proving client."""
+"""Numbers instead of text on real parts: gateway, vLLM, a proving client."""
 
 import time
 from dataclasses import replace
