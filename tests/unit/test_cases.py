@@ -111,7 +111,13 @@ CASES = {
         ],
     },
     "long hashing": {
-        "unit/gateway/test_model_directory.py": ["test_honest_directory_with_progress"],
+        "unit/gateway/test_model_directory.py": [
+            "test_honest_directory_with_progress",
+            "test_files_that_the_kernel_knows_are_not_read",
+        ],
+        "unit/gateway/test_watch.py": [
+            "test_touched_file_is_read_again_and_is_still_good"
+        ],
         "unit/gateway/test_health.py": [],
     },
     "replicas, restart and rotation": {
