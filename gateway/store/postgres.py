@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from attest.errors import ConfigurationError
 from gateway.store.database import Connection, Cursor
@@ -40,6 +40,14 @@ CREATE TABLE IF NOT EXISTS log_checkpoints (
 # Any number would do, as long as all replicas take the same: "attest" in ASCII.
 _LOCK = 0x617474657374
 _CONNECT_SECONDS = 5
+# How soon a connection over a broken network counts as broken, too; else the kernel
+# takes a quarter of an hour. libpq's parameters; the connection string's come first.
+_BROKEN = {
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
 # What must hold so that a commit that was answered survives a power failure.
 _DURABLE = {"fsync": ("on",), "synchronous_commit": ("on", "local", "remote_write")}
 
@@ -93,8 +101,10 @@ class _Server:
     hint = "check the connection string, and that the user may create tables"
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
         parts = conninfo_to_dict(dsn)
+        self._dsn = make_conninfo(
+            dsn, **{k: parts.get(k, v) for k, v in _BROKEN.items()}
+        )
         self.name = f"{parts.get('host', 'local')}/{parts.get('dbname', '')}"
 
     def connect(self) -> Connection:

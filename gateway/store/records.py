@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,6 +28,8 @@ from gateway.store.log import LoggedRecord, LogTables, log_proof
 __all__ = ["Record", "RecordStore"]
 
 _BATCH = 256
+# A database that is frozen, or behind a broken network, says nothing at all.
+_PATIENCE_SECONDS = 15.0
 
 # As PostgreSQL's commit_delay and commit_siblings: with so many requests in flight,
 # others are about to end, and a row in a batch costs a quarter of one alone.
@@ -166,13 +168,14 @@ class RecordStore:
         """Do some work in the writer's next transaction; returns when it is on disk.
 
         Raises:
-            StoreError: the transaction failed, through this work or another's.
+            StoreError: the transaction failed, through this work or another's; or
+                nothing came of it in time: then it may still be done.
         """
         # Whoever waits may be cancelled; the work is done all the same.
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._queue.put((work, loop, future))
-        await future
+        await self._patiently(future)
 
     def _submit(self, work: Work) -> "Future[None]":
         future: Future[None] = Future()
@@ -186,7 +189,17 @@ class RecordStore:
         Raises:
             StoreError: the database does not answer.
         """
-        return await asyncio.to_thread(self._read, work)
+        return await self._patiently(asyncio.to_thread(self._read, work))
+
+    async def _patiently(self, waiting: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await waiting
+        except TimeoutError:
+            raise StoreError(
+                f"store: {self._database.name}: no answer in {_PATIENCE_SECONDS:.0f} s",
+                hint="is the database up, and the network between?",
+            ) from None
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self.reading() as reader:

@@ -4,12 +4,14 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 import psycopg
 import pytest
+from fakes.processes import descendants
 
 __all__ = ["PostgresServer", "needs_postgres"]
 
@@ -54,6 +56,19 @@ class PostgresServer:
     def crash(self):
         """End it without a checkpoint, as a power failure would end its processes."""
         self._run("pg_ctl", "stop", "-m", "immediate", "-D", self.data)
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile no process of it runs; connections stay as they are."""
+        leader = int((self.data / "postmaster.pid").read_text().split()[0])
+        pids = [leader, *descendants(leader)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self):
         self._run("pg_ctl", "stop", "-m", "fast", "-D", self.data, check=False)

@@ -22,6 +22,8 @@ from fakes.upstream import Answer, chunk, head, json_answer, sse
 
 from attest.delivery import split_stream
 from gateway.errors import StartupRefusedError, StoreError
+from gateway.store import records
+from gateway.store.log import log_size
 from gateway.store.postgres import PostgresStore
 from gateway.store.sqlite import SqliteStore
 from gateway.tlog.publisher import Publisher
@@ -194,6 +196,25 @@ async def test_database_server_that_is_killed_in_a_stream(server, tmp_path):
             await asyncio.to_thread(server.start)
         kept.append(await good_answer(gateway))
         await check_log(gateway, kept)
+
+
+@needs_postgres
+async def test_database_server_that_is_frozen(server, tmp_path, monkeypatch):
+    """It takes everything and answers nothing: whoever waits is told in the end."""
+    monkeypatch.setattr(records, "_PATIENCE_SECONDS", 0.5)
+    store = PostgresStore.open(server.new_database("frozen"), log=True)
+    log = SignedLog()
+    async with running_gateway(tmp_path, log=log.key, store=store) as gateway:
+        kept = [await good_answer(gateway)]
+        with server.frozen():
+            await check_withheld(gateway)
+            path = f"/v1/attestations/{kept[0]}"
+            assert (await gateway.client.get(path)).status_code == 503
+        monkeypatch.undo()
+        kept.append(await good_answer(gateway))
+        # What was withheld may have been written after all; the log knows of it.
+        await check_log(gateway, kept)
+        assert await store.read(log_size) == store.log.size
 
 
 @needs_postgres
