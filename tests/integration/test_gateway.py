@@ -15,6 +15,7 @@ from fakes.tiny_model import make_tiny_llama
 from attest import tokens
 from attest.bundle import Bundle
 from attest.client import openai_client
+from attest.client.anthropic import anthropic_client
 from attest.delivery import split_stream
 from attest.verify import verify
 from gateway.http import httpx
@@ -67,6 +68,64 @@ def test_completion_plain_and_streamed(site, client):
     whole = client.completions.create(prompt="abc", **ASK)
     chunks = client.completions.create(prompt="abc", stream=True, **ASK)
     assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
+
+
+def test_responses_plain_and_streamed(site, client):
+    asked = {"model": "tiny", "input": "abc", "max_output_tokens": 8, "temperature": 0}
+    whole = client.responses.create(**asked).output_text
+    out = site.evidence[-1][0].disclosed["out.0"]
+    events = client.responses.create(**asked, stream=True)
+    said = [e.delta for e in events if e.type == "response.output_text.delta"]
+    assert "".join(said) == whole
+    assert len(whole) == 8
+    assert site.evidence[-1][0].disclosed["out.0"] == out
+
+
+def test_messages_plain_and_streamed(site):
+    asked = {"model": "tiny", "max_tokens": 8, "temperature": 0, "messages": USER}
+    found = []
+
+    def keep(verdict, _):
+        found.append(verdict.disclosed["out.0"])
+
+    with anthropic_client(site.url, site.policy, on_evidence=keep) as client:
+        whole = client.messages.create(**asked).content[0].text
+        with client.messages.stream(**asked) as stream:
+            assert stream.get_final_text() == whole
+    assert len(whole) == 8
+    assert found[0] == found[1]
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+MEMBERS = {
+    "two choices": {"n": 2, "temperature": 1, "seed": 1},
+    "log-probabilities": {"logprobs": True, "top_logprobs": 2},
+    "structured output": {
+        "max_tokens": 64,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": SCHEMA},
+        },
+    },
+    "usage": {"stream_options": {"include_usage": True}},
+    "two stops": {"stop": ["a", "e"]},
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_members_plain_and_streamed(site, client, name):
+    asked = {"messages": USER, **ASK, **MEMBERS[name]}
+    for _ in client.chat.completions.create(stream=True, **asked):
+        pass
+    streamed = site.evidence[-1][0]
+    asked.pop("stream_options", None)
+    answer = client.chat.completions.create(**asked)
+    whole = site.evidence[-1][0]
+    outs = [f"out.{index}" for index in range(len(answer.choices))]
+    assert whole.claims["res"]["choices"] == len(outs)
+    assert [streamed.disclosed[out] for out in outs] == [
+        whole.disclosed[out] for out in outs
+    ]
 
 
 @pytest.mark.parametrize(
