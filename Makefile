@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format offline sdks js js-page sbom clean
+.PHONY: demo test bench lint format offline sdks js js-page sbom clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -32,10 +32,14 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# How fast the data path is, beside others: docs/performance.md. LiteLLM and vllm-router
-# are measured where `python -m venv .venv-bench` has them, nginx where it is installed.
+# The tables of docs/performance.md: the data path beside others (LiteLLM and vllm-router
+# where `python -m venv .venv-bench` has them, nginx where it is installed), then library,
+# loading and training. The second part runs where the first one failed, too.
 bench: $(READY)
-	$(BIN)/python bench/gateway/run.py --out bench/gateway
+	status=0; \
+	$(BIN)/python bench/gateway/run.py --out bench/gateway || status=1; \
+	$(BIN)/python bench/library/run.py --out bench/library || status=1; \
+	exit $$status
 
 # A bundle that the demo made, checked where neither torch nor vLLM is installed.
 offline: $(READY)
