@@ -7,9 +7,13 @@ CWE-400).
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.asgi import Scope
+from gateway.endpoints import ENDPOINTS
+from gateway.turn import Turn
 
 __all__ = ["ABORT", "LOST", "Connection", "connection_class"]
 
@@ -31,11 +35,13 @@ MAX_HEAD_BYTES = 64 * 1024
 class Connection(HttpToolsProtocol):
     """One connection.
 
+    A POST to a row of the route table gets a `Turn`, everything else what uvicorn has.
     It is closed without an answer when a head is not whole `head_seconds` after the
     connection, or its first byte, came; or when it is larger than 64 KiB.
     """
 
     head_seconds: ClassVar[float]
+    rows: ClassVar[frozenset[bytes]]
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_lost = False
@@ -70,7 +76,39 @@ class Connection(HttpToolsProtocol):
             ABORT: {"now": self.transport.abort},
             LOST: {"tell": self.when_lost},
         }
-        super().on_headers_complete()
+        if self._is_row():
+            self._take_turn()
+        else:
+            super().on_headers_complete()
+
+    def _is_row(self) -> bool:
+        """Whether this is an ordinary POST to a row of the route table."""
+        parser, before = self.parser, self.cycle
+        return (
+            self.url in self.rows
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            and (not before or before.response_complete)
+        )
+
+    def _take_turn(self) -> None:
+        path = self.url.decode("ascii")
+        # uvicorn makes the rest of the scope when a request begins.
+        self.scope |= {
+            "method": "POST",
+            "path": path,
+            "raw_path": self.url,
+            "query_string": b"",
+        }
+        self.cycle = Turn(
+            self,
+            cast("Scope", self.scope),
+            keep_alive=self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock, and tell who wants to know; see asyncio.Protocol."""
@@ -102,5 +140,6 @@ class Connection(HttpToolsProtocol):
 
 def connection_class(head_seconds: float) -> type[Connection]:
     """The class of connections whose heads may take so long."""
-    members: dict[str, Any] = {"head_seconds": head_seconds}
+    rows = frozenset(row.path.encode("ascii") for row in ENDPOINTS)
+    members: dict[str, Any] = {"head_seconds": head_seconds, "rows": rows}
     return type("BoundedConnection", (Connection,), members)

@@ -1,0 +1,236 @@
+"""A request to a row is answered as uvicorn itself would answer it."""
+
+import asyncio
+import re
+from itertools import pairwise
+
+import pytest
+import uvicorn
+from fakes.gateway import CHAT, eventually
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.connection import connection_class
+
+ELSEWHERE = "/not/a/row"
+_DATE = re.compile(rb"date: [^\r]*\r\n")
+
+
+def answering(*messages):
+    """An application that reads the body, then sends this."""
+
+    async def app(scope, receive, send):
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+async def echo(scope, receive, send):
+    body, pieces, more = b"", 0, True
+    while more:
+        message = await receive()
+        body, more, pieces = body + message["body"], message["more_body"], pieces + 1
+    target = scope["path"].encode() + scope["raw_path"] + scope["query_string"]
+    await send(start((b"content-length", b"%d" % (len(target) + len(body)))))
+    await send(piece(target + body, more=False))
+
+
+def start(*fields, status=200):
+    return {"type": "http.response.start", "status": status, "headers": list(fields)}
+
+
+def piece(body, *, more):
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def post(path, body=b"", *fields, version=b"1.1"):
+    head = [b"POST %s HTTP/%s" % (path.encode(), version), b"host: x", *fields]
+    head.append(b"content-length: %d" % len(body))
+    return b"\r\n".join([*head, b"", body])
+
+
+class Served:
+    """One application on a port, with our connections or with uvicorn's."""
+
+    def __init__(self, app, http):
+        self.config = uvicorn.Config(
+            app, port=0, http=http, log_level="critical", lifespan="off"
+        )
+        self.server = uvicorn.Server(self.config)
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.server._serve())
+        await eventually(lambda: self.server.started)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.should_exit = True
+        self.server.force_exit = True
+        await self.task
+
+    async def say(self, *writes):
+        """All that comes back until the server closes, or has nothing more to say."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for data in writes:
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        writer.write_eof()
+        try:
+            async with asyncio.timeout(2):
+                return _DATE.sub(b"", await reader.read())
+        finally:
+            writer.close()
+
+
+async def both(app, *conversations):
+    """What ours and uvicorn's say in each of some conversations."""
+    said = []
+    for http in (connection_class(5), "httptools"):
+        async with Served(app, http) as served:
+            said.append([await served.say(*writes) for writes in conversations])
+    return said
+
+
+LENGTH = (b"content-length", b"5")
+ANSWERS = {
+    "whole": [start(LENGTH), piece(b"hello", more=False)],
+    "whole in two pieces": [
+        start(LENGTH),
+        piece(b"he", more=True),
+        piece(b"llo", more=False),
+    ],
+    "stream": [start(), piece(b"a", more=True), piece(b"b", more=False)],
+    "stream with an empty piece": [
+        start(),
+        piece(b"", more=True),
+        piece(b"b", more=True),
+        piece(b"", more=False),
+    ],
+    "nothing": [start((b"content-length", b"0")), piece(b"", more=False)],
+    "error": [start(LENGTH, status=429), piece(b"later", more=False)],
+    "asks to close": [
+        start(LENGTH, (b"connection", b"close")),
+        piece(b"hello", more=False),
+    ],
+    "too long": [start(LENGTH), piece(b"hello you", more=False)],
+    "too short": [start(LENGTH), piece(b"hell", more=False)],
+    "goes on after its end": [
+        start(LENGTH),
+        piece(b"hello", more=False),
+        piece(b"x", more=False),
+    ],
+    "no end": [start(), piece(b"a", more=True)],
+    "nothing at all": [],
+}
+REQUESTS = {
+    "one write": [post(CHAT, b"body")],
+    "asked to close": [post(CHAT, b"body", b"connection: close")],
+    "old protocol": [post(CHAT, b"body", version=b"1.0")],
+    "two in one write": [post(CHAT, b"a") + post(CHAT, b"b")],
+    "another method": [b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % CHAT.encode()],
+    "expects to be told": [post(CHAT, b"body", b"expect: 100-continue")],
+    "upgrade": [post(CHAT, b"body", b"connection: upgrade", b"upgrade: h2c")],
+    "no HTTP": [b"POST " + CHAT.encode() + b"\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_answers_are_uvicorns_to_the_byte(answer):
+    ours, theirs = await both(answering(*ANSWERS[answer]), *REQUESTS.values())
+    if answer in ("too long", "too short"):
+        # Where it shows at once, ours sends nothing of it.
+        assert all(b.startswith(a) for a, b in zip(ours, theirs, strict=True) if a)
+        assert all(b"\r\n\r\nhello" not in said for said in ours)
+        return
+    assert dict(zip(REQUESTS, ours, strict=True)) == dict(
+        zip(REQUESTS, theirs, strict=True)
+    )
+
+
+async def test_what_the_application_sees_of_the_target():
+    targets = [CHAT, ELSEWHERE, CHAT + "?a=b", CHAT + "%20"]
+    ours, theirs = await both(echo, *([post(target, b"body")] for target in targets))
+    assert ours == theirs
+    assert all(said.endswith(b"body") for said in ours)
+
+
+REQUEST = post(CHAT, b"x" * 40) + post(CHAT, b"y")
+EDGES = st.lists(st.integers(0, len(REQUEST)), max_size=4).map(sorted)
+
+
+@settings(max_examples=3)
+@given(st.lists(EDGES, min_size=12, max_size=12))
+def test_requests_however_they_are_cut(many):
+    conversations = [
+        [REQUEST[a:b] for a, b in pairwise([0, *edges, len(REQUEST)])] for edges in many
+    ]
+    ours, theirs = asyncio.run(both(echo, *conversations))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_field_that_would_end_its_line_is_not_sent(value):
+    app = answering(start((b"x", value), LENGTH), piece(b"hello", more=False))
+    [ours], _ = await both(app, [post(CHAT)])
+    assert b"set-cookie" not in ours
+    assert not ours.startswith(b"HTTP/1.1 200")
+
+
+async def test_head_of_a_stream_goes_out_before_its_first_piece():
+    later = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(start())
+        await later.wait()
+        await send(piece(b"x", more=False))
+
+    async with Served(app, connection_class(5)) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(post(CHAT))
+        async with asyncio.timeout(2):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        later.set()
+        writer.close()
+
+
+async def test_application_is_told_that_the_client_left():
+    told = asyncio.Event()
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    async with Served(app, connection_class(5)) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(post(CHAT, b"body"))
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(2):
+            await told.wait()
+
+
+async def test_slow_reader_holds_the_application_back():
+    sent = []
+
+    async def app(scope, receive, send):
+        await send(start())
+        for _ in range(200):
+            await send(piece(b"x" * 100_000, more=True))
+            sent.append(1)
+
+    async with Served(app, connection_class(5)) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.transport.pause_reading()
+        writer.write(post(CHAT))
+        await asyncio.sleep(0.3)
+        assert len(sent) < 150
+        writer.transport.abort()
