@@ -8,8 +8,8 @@ export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const PYTHON = process.env["ATTEST_PYTHON"] ?? `${ROOT}.venv/bin/python`;
 
 /** A program of tests/fakes/js. */
-export function python(name: string): ChildProcess {
-  return spawn(PYTHON, ["-m", `fakes.js.${name}`], {
+export function python(name: string, ...options: string[]): ChildProcess {
+  return spawn(PYTHON, ["-m", `fakes.js.${name}`, ...options], {
     cwd: ROOT,
     env: { ...process.env, PYTHONPATH: `${ROOT}tests`, PYTHONDONTWRITEBYTECODE: "1" },
     stdio: ["pipe", "pipe", "inherit"],

@@ -9,7 +9,10 @@ writes the answer of each in one line:
     ["requests"]                          {method, path, headers, body} of each so far
     ["bundle", ID]                        the bundle that the store has
 
-    PYTHONPATH=tests python -m fakes.js.real_gateway
+With the argument `log` it keeps a log that witnesses of its own cosign, and publishes
+its head once a second.
+
+    PYTHONPATH=tests python -m fakes.js.real_gateway [log]
 """
 
 import asyncio
@@ -17,11 +20,14 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from fakes.answers import SPOKEN
 from fakes.gateway import running_gateway
+from fakes.log import SignedLog
 from fakes.upstream import json_answer, sse
+from fakes.witnesses import witness_servers
 from fakes.world import make_world
 
 
@@ -68,9 +74,19 @@ def say(value):
 async def main():
     """Serve until the standard input ends."""
     loop = asyncio.get_running_loop()
-    with tempfile.TemporaryDirectory() as folder:
-        world = make_world(now=int(time.time()))
-        async with running_gateway(Path(folder), world=world) as gateway:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder, options = Path(name), {}
+        if sys.argv[1:] == ["log"]:
+            log = SignedLog()
+            clock = {"clock": lambda: int(time.time())}
+            witnesses = stack.enter_context(witness_servers(log, folder, **clock))
+            anchors = {"trustAnchors": log.anchors}
+            world = make_world(now=int(time.time()), predicate=anchors)
+            options = {"log": log.key, "witnesses": witnesses}
+        else:
+            world = make_world(now=int(time.time()))
+        async with running_gateway(folder, world=world, **options) as gateway:
+            publishing = options and asyncio.create_task(gateway.state.log.run())
             gateway.attester._clock = time.time
             say(
                 {
@@ -80,6 +96,8 @@ async def main():
             )
             while line := await loop.run_in_executor(None, sys.stdin.readline):
                 say(await obeyed(gateway, *json.loads(line)))
+            if publishing:
+                publishing.cancel()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ import { verify } from "../verify.js";
 export const MAX_EVIDENCE = 16 * 1024 * 1024;
 const ID = /^[A-Za-z0-9_-]{1,128}$/;
 const MAX_WAIT_SECONDS = 10;
+/** Of an id that is unknown where it was asked for. */
+const MAX_TRIES = 3;
+/** A gateway signs a head once a second, and asks its witnesses then. */
+const LOG_PAUSES = [0.5, 1, 1.5] as const;
+const NOT_YET_LOGGED = ["log.not_given", "log.unwitnessed"];
 /** Replicas behind one address have a boot each. */
 const MAX_BOOTS = 16;
 const UNREADABLE: Endorsements = {
@@ -84,7 +89,9 @@ export class Examiner {
   }
 
   /**
-   * Return when the answer is proven; the evidence is handed over either way.
+   * Return when the answer is proven; the evidence is handed over either way. Where tier
+   * T2 is demanded, the gateway is asked again for up to 3 s until a witnessed checkpoint
+   * covers the attestation.
    *
    * @param token The attestation, when it came with the answer.
    * @param response The whole body, as received.
@@ -96,6 +103,36 @@ export class Examiner {
     token: string | undefined,
     response: Bytes,
   ): Promise<void> {
+    let [verdict, bundle] = await this.examined(exchange, token, response);
+    let waiting = awaitsLog(verdict, this.policy);
+    for (const pause of LOG_PAUSES) {
+      if (!waiting) break;
+      await sleep(pause);
+      [verdict, bundle] = await this.examined(exchange, token, response);
+      waiting = awaitsLog(verdict, this.policy);
+    }
+    this.onEvidence?.(verdict, bundle);
+    if (waiting) {
+      throw new EvidenceUnavailableError(
+        "no witnessed checkpoint covers the attestation after 3 s, and the policy " +
+          "demands T2",
+        { hint: "ask for the bundle again later; are log and witnesses up?" },
+      );
+    }
+    verdict.throwUnlessProven();
+    const attested = verdict.claims?.res.status;
+    if (attested !== exchange.status) {
+      throw new TranscriptMismatchError(
+        `the answer came with status ${exchange.status}, attested is ${attested ?? "none"}`,
+      );
+    }
+  }
+
+  private async examined(
+    exchange: Exchange,
+    token: string | undefined,
+    response: Bytes,
+  ): Promise<[Verdict, Bundle]> {
     const found =
       token === undefined || demandsMore(this.policy)
         ? await this.byId(exchange)
@@ -105,14 +142,7 @@ export class Examiner {
       at: Math.floor(this.clock()),
       nonce: exchange.nonce,
     });
-    this.onEvidence?.(verdict, bundle);
-    verdict.throwUnlessProven();
-    const attested = verdict.claims?.res.status;
-    if (attested !== exchange.status) {
-      throw new TranscriptMismatchError(
-        `the answer came with status ${exchange.status}, attested is ${attested ?? "none"}`,
-      );
-    }
+    return [verdict, bundle];
   }
 
   private async endorsements(exchange: Exchange, token: string): Promise<Endorsements> {
@@ -146,7 +176,12 @@ export class Examiner {
     }
     const path = `/v1/attestations/${id}`;
     let fetched = await exchange.get(path);
-    for (let waited = 0; fetched.status === 202;) {
+    let tries = MAX_TRIES;
+    for (let waited = 0; ;) {
+      // 404 with Retry-After: another process of the gateway may still have it open.
+      const elsewhere = fetched.status === 404 && fetched.retryAfter !== null;
+      if (fetched.status !== 202 && !(elsewhere && tries > 0)) break;
+      if (elsewhere) tries -= 1;
       const pause = pauseOf(fetched.retryAfter);
       waited += pause;
       if (waited > MAX_WAIT_SECONDS) {
@@ -155,7 +190,7 @@ export class Examiner {
           { hint: "ask for it again later; the answer is not proven until then" },
         );
       }
-      await new Promise((resolve) => setTimeout(resolve, pause * 1000));
+      await sleep(pause);
       fetched = await exchange.get(path);
     }
     return usable(fetched, path, () => readBundle(fetched.body));
@@ -190,6 +225,26 @@ async function wellKnown(exchange: Exchange): Promise<Endorsements> {
 function demandsMore(policy: Policy): boolean {
   const needsNoMore = policy.minTier === "T0" || policy.minTier === "T1";
   return !needsNoMore || policy.maxStatusAgeSeconds !== null;
+}
+
+/** Whether a checkpoint that is still to come could be all that is missing. */
+function awaitsLog(verdict: Verdict, policy: Policy): boolean {
+  const { problem, manifest } = verdict;
+  const logged = verdict.step(8);
+  if (problem === undefined || logged === undefined || manifest === undefined) {
+    return false;
+  }
+  return (
+    policy.minTier === "T2" &&
+    (policy.logs ?? manifest.logs).length > 0 &&
+    problem.findings.length > 0 &&
+    problem.findings.every(({ code }) => code === "policy.tier") &&
+    logged.findings.some(({ code }) => NOT_YET_LOGGED.includes(code))
+  );
+}
+
+async function sleep(seconds: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
 
 /** The boot record that a token names, undefined when it can't be read. */
