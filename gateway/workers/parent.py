@@ -30,7 +30,7 @@ from gateway.workers.process import WorkerProcess
 
 __all__ = ["Workers"]
 
-_MAX_PAUSE_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 60.0
 # One that ran this long has earned its restarts back.
 _PROVEN_SECONDS = 60.0
 
@@ -147,7 +147,8 @@ class Workers:
                 raise problem
             proven = time.monotonic() - began > _PROVEN_SECONDS
             failures = 1 if proven else failures + 1
-            pause = min(_MAX_PAUSE_SECONDS, 2.0 ** (failures - 1))
+            doubled = _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)
+            pause = min(_MAX_PAUSE_SECONDS, doubled)
             log.warning("worker_restarting", reason=str(problem), seconds=pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):

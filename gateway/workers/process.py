@@ -69,6 +69,7 @@ class WorkerProcess:
             log.error("worker_talks_nonsense", worker=self.number, reason=str(error))
             self.kill()
         self._over = True
+        self.channel.close()
         self._answer(self.failed or WorkerError(f"worker {self.number}: it has ended"))
         for future in self._asked.values():
             future.cancel()
