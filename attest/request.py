@@ -71,7 +71,7 @@ class RequestFacts:
             `system`; messages and parts joined by U+001E; None where there is none.
             What is not text, or holds a lone surrogate, stands as its JSON.
         semantic: messages and tools, or whatever else the model is given to read, in
-            any spelling; None where RFC 8785 cannot write it.
+            any spelling.
     """
 
     model: str | None
@@ -100,13 +100,18 @@ def request_facts(body: Mapping[str, Any], dialect: Dialect) -> RequestFacts:
         expected_choices=choices,
         sampling=_sampling(body),
         system_prompt=_system_prompt(system),
-        semantic=semantic if _is_canonical(semantic) else None,
+        semantic=semantic,
     )
 
 
 def semantic_digest(facts: RequestFacts) -> str | None:
     """Digest of the RFC 8785 form of the semantic request, None where it has none."""
-    return None if facts.semantic is None else digest(canonical(facts.semantic))
+    if facts.semantic is None:
+        return None
+    try:
+        return digest(canonical(facts.semantic))
+    except FormatError:
+        return None
 
 
 def prompt_digest(facts: RequestFacts) -> str | None:
@@ -121,7 +126,7 @@ def _model(body: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(model, str) or not 0 < len(model) <= _MAX_NAME:
         raise FormatError(f"model: must be a string of 1 to {_MAX_NAME} characters")
-    if not _is_canonical(model):
+    if not _encodes(model):
         raise FormatError("model: holds a lone surrogate")
     return model
 
@@ -149,24 +154,6 @@ def _system_prompt(texts: list[str]) -> str | None:
         return None
     text = SEPARATOR.join(texts)
     return text if _encodes(text) else json.dumps(text)
-
-
-def _is_canonical(value: Any) -> bool:
-    """Whether RFC 8785 can write it; a walk, since writing is ten times the work."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            if not item.isascii() and not _encodes(item):
-                return False
-        elif isinstance(item, dict):
-            stack.extend(item)
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-        elif type(item) is int and not -(2**53) < item < 2**53:
-            return False
-    return True
 
 
 def _encodes(text: str) -> bool:

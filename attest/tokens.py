@@ -6,7 +6,7 @@ NaN, a wrong `typ`, padding, UTF-16 …), so it sees nothing that `parse` has no
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,10 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _JWS = jwt.PyJWS(algorithms=[str(alg) for alg in Algorithm])
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return _encode(value).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +65,35 @@ def signing_digest(compact: str) -> str:
     return digest(compact.rpartition(".")[0].encode("ascii"))
 
 
-def mint(typ: str, claims: Mapping[str, Any], signer: Signer) -> str:
+def mint(
+    typ: str,
+    claims: Mapping[str, Any],
+    signer: Signer,
+    *,
+    encode: Callable[[Mapping[str, Any]], bytes] = _to_json,
+) -> str:
     """A compact JWS (RFC 7515 §7.1) over `claims`, header keys exactly alg, typ, kid.
+
+    Args:
+        typ: of the header.
+        claims: the payload.
+        signer: whose key signs.
+        encode: writes the payload as JSON, for a caller that has a faster way and
+            knows that no NaN is among its claims.
 
     Raises:
         SignerError: the key store can't sign.
     """
     public = signer.public
     header = _header(str(public.alg), public.thumbprint, typ)
-    signing_input = f"{header}.{b64url_encode(_encode(claims).encode())}"
+    signing_input = f"{header}.{b64url_encode(encode(claims))}"
     signature = signer.sign(signing_input.encode("ascii"))
     return f"{signing_input}.{b64url_encode(signature)}"
 
 
 @lru_cache(maxsize=64)  # the same for all tokens of one key
 def _header(alg: str, kid: str, typ: str) -> str:
-    return b64url_encode(_encode({"alg": alg, "kid": kid, "typ": typ}).encode())
+    return b64url_encode(_to_json({"alg": alg, "kid": kid, "typ": typ}))
 
 
 def parse(compact: str, *, typ: str) -> Token:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+import msgspec
+
 from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.claims import EAT_PROFILE, SystemPrompt
@@ -19,6 +21,8 @@ from gateway.exchange import Exchange, Sealed
 from gateway.store.records import Record
 
 __all__ = ["Attester", "Store", "private_claims", "public_claims"]
+
+_to_json = msgspec.json.Encoder().encode
 
 
 class Store(Protocol):
@@ -204,7 +208,10 @@ class Attester:
             **hidden,
         }
         compact = tokens.mint(
-            "inference-attestation+jwt", claims, self.boot.session.key
+            "inference-attestation+jwt",
+            claims,
+            self.boot.session.key,
+            encode=_to_json,
         )
         self._seq, seq = self._seq + 1, self._seq
         self._prev = tokens.signing_digest(compact)

@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from gateway.asgi import Scope
+from gateway.asgi import WHOLE, Scope
 from gateway.endpoints import ENDPOINTS
 from gateway.turn import Turn
 
@@ -83,14 +86,15 @@ class Connection(HttpToolsProtocol):
 
     def _is_row(self) -> bool:
         """Whether this is an ordinary POST to a row of the route table."""
-        parser, before = self.parser, self.cycle
+        parser = self.parser
+        before = cast("RequestResponseCycle | None", self.cycle)
         return (
             self.url in self.rows
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
             and not parser.should_upgrade()
             and not self.expect_100_continue
-            and (not before or before.response_complete)
+            and (before is None or before.response_complete)
         )
 
     def _take_turn(self) -> None:
@@ -102,12 +106,13 @@ class Connection(HttpToolsProtocol):
             "raw_path": self.url,
             "query_string": b"",
         }
-        self.cycle = Turn(
+        turn = self.cycle = Turn(
             self,
             cast("Scope", self.scope),
             keep_alive=self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        self.scope["extensions"][WHOLE] = {"take": turn.take}
         self._start_asgi_task(self.cycle, self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:

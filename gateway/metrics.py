@@ -4,15 +4,22 @@ Labels are paths of the route table, outcomes, error codes, one digest and one v
 No model name, id, key or text of a request ever becomes one.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from attest._version import __version__
 from gateway.exchange import Exchange, Sealed
 
-__all__ = ["PREFIX", "Metrics"]
+__all__ = ["PREFIX", "Clock", "Metrics"]
 
 PREFIX = "attest_gateway"
 # Signing takes 0.1 to 1 ms, a commit 3 ms; the alert on slow signing is at 100 ms.
@@ -34,13 +41,53 @@ class _Children(dict[tuple[str, ...], M], Generic[M]):
         return child
 
 
+class Clock(Collector):
+    """A histogram of seconds for one thread, at a fifth of the library's cost.
+
+    Args:
+        name: without the prefix and without a label.
+        text: for whoever reads the page.
+        bounds: upper bounds of the buckets, ascending; one without a bound follows.
+        label: its name, where there is one.
+    """
+
+    def __init__(
+        self, name: str, text: str, bounds: Sequence[float], label: str = ""
+    ) -> None:
+        self._name, self._text, self._label = f"{PREFIX}_{name}", text, label
+        self._bounds = tuple(bounds)
+        self._found: dict[str, tuple[list[int], list[float]]] = {}
+        if not label:
+            self._row("")
+
+    def _row(self, value: str) -> tuple[list[int], list[float]]:
+        row = self._found[value] = [0] * (len(self._bounds) + 1), [0.0]
+        return row
+
+    def observe(self, seconds: float, value: str = "") -> None:
+        """Count one, under a value of the label."""
+        counts, total = self._found.get(value) or self._row(value)
+        counts[bisect_left(self._bounds, seconds)] += 1
+        total[0] += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """See prometheus_client."""
+        labels = [self._label] if self._label else []
+        metric = HistogramMetricFamily(self._name, self._text, labels=labels)
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        for value, (counts, total) in self._found.items():
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            metric.add_metric([value] if labels else [], buckets, total[0])
+        yield metric
+
+
 class Metrics:
     """The counters and clocks of one process, in a registry of their own.
 
     Attributes:
         registry: where they are; scraping goes through `gateway.scrape`.
         requests: time from a request that was admitted to the end of its answer, by
-            (path,).
+            path.
         refused: errors that were answered without an attestation, by (path, code).
         failures: answers that were withheld for want of an attestation, by (code,).
         store_failures: transactions of the store that failed.
@@ -50,13 +97,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = _Children(
-            self._histogram(
-                "request_duration_seconds",
-                "From an admitted request to the end of its answer.",
-                _LONG,
-                ("endpoint",),
-            )
+        self.requests = self._clock(
+            "request_duration_seconds",
+            "From an admitted request to the end of its answer.",
+            _LONG,
+            "endpoint",
         )
         self.refused = _Children(
             self._counter(
@@ -84,21 +129,21 @@ class Metrics:
         self.store_failures = self._counter(
             "store_write_failures_total", "Transactions of the store that failed."
         )
-        self._signing = self._histogram(
+        self._signing = self._clock(
             "signing_duration_seconds", "Gathering and signing the claims.", _SHORT
         )
-        self._storing = self._histogram(
+        self._storing = self._clock(
             "store_write_duration_seconds",
             "Until an attestation is on disk, its wait for a batch included.",
             _SHORT,
         )
-        self._engine = self._histogram(
+        self._engine = self._clock(
             "upstream_request_duration_seconds",
             "From asking the engine to the end of its answer; of a stream that is also "
             "as slow as its reader.",
             _LONG,
         )
-        self._added = self._histogram(
+        self._added = self._clock(
             "added_latency_seconds",
             "Between a request's body and its stored attestation, less the time that "
             "the engine was asked. The passing on of a stream's events is not in it.",
@@ -130,18 +175,9 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
 
-    def _histogram(
-        self,
-        name: str,
-        text: str,
-        buckets: tuple[float, ...],
-        labels: tuple[str, ...] = (),
-    ) -> Histogram:
-        return Histogram(
-            name,
-            text,
-            labels,
-            namespace=PREFIX,
-            registry=self.registry,
-            buckets=buckets,
-        )
+    def _clock(
+        self, name: str, text: str, bounds: tuple[float, ...], label: str = ""
+    ) -> Clock:
+        clock = Clock(name, text, bounds, label)
+        self.registry.register(clock)
+        return clock

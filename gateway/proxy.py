@@ -6,6 +6,7 @@ it is answered is attested, refusals too.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -71,8 +72,12 @@ class _Endpoint(ABC):
         try:
             entry.caller = self._admit(scope)
             path, metrics = self._endpoint.path, self._state.metrics
-            with self._state.slot(entry.caller), metrics.requests[path,].time():
-                await self._serve(scope, receive, send, entry)
+            with self._state.slot(entry.caller):
+                began = time.perf_counter()
+                try:
+                    await self._serve(scope, receive, send, entry)
+                finally:
+                    metrics.requests.observe(time.perf_counter() - began, path)
         except (ClientGoneError, OSError):
             # Servers that tell at all that the client left tell it as an OSError.
             entry.outcome = Outcome.CLIENT_DISCONNECTED

@@ -48,7 +48,7 @@ class Turn(RequestResponseCycle):
         self.message_event = self  # type: ignore[assignment]
         self.body, self.more_body = bytearray(), True
         self.disconnected = self.response_started = self.response_complete = False
-        self._taken = False
+        self._given = self._taken = False  # a piece of the body, and its last one
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._left = _NO_LENGTH
@@ -65,7 +65,7 @@ class Turn(RequestResponseCycle):
                 return _GONE
             if self.body or not (self.more_body or self._taken):
                 body, self.body = bytes(self.body), bytearray()
-                self._taken = not self.more_body
+                self._given, self._taken = True, not self.more_body
                 return {
                     "type": "http.request",
                     "body": body,
@@ -77,6 +77,14 @@ class Turn(RequestResponseCycle):
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def take(self) -> bytes | None:
+        """The whole body; None where it is not here, or a piece of it was given."""
+        if self.more_body or self._given or self.disconnected:
+            return None
+        self._given = self._taken = True
+        body, self.body = bytes(self.body), bytearray()
+        return body
 
     async def send(self, message: Any) -> None:
         """Write the head, or a piece of the body; waits for a client that is slow.

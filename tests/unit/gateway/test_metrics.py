@@ -8,11 +8,15 @@ import httpx2
 import pytest
 from fakes.gateway import CHAT, chat_body, eventually, running_gateway
 from fakes.upstream import HANG, Answer, chunk, head, json_answer
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from attest import __version__
 from gateway.auth import ApiKeys
 from gateway.errors import StoreError
+from gateway.metrics import PREFIX, Clock
 from gateway.scrape import MetricsPage, StateCollector
 from gateway.settings import LimitSettings
 from gateway.state import AppState
@@ -190,3 +194,37 @@ async def test_promtool_finds_no_fault(gateway):
 async def test_only_the_page_is_served(starting):
     assert (await fetch(starting, "/v1/models")).status_code == 404
     assert (await fetch(starting, method="POST")).status_code == 405
+
+
+SECONDS = st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 7.0]), max_size=9)
+
+
+@given(st.dictionaries(st.sampled_from(["/a", "/b"]), SECONDS))
+def test_clock_shows_what_the_librarys_histogram_shows(found):
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    clock = Clock("x_seconds", "How long.", (0.5, 1, 2), "endpoint")
+    ours.register(clock)
+    histogram = Histogram(
+        "x_seconds",
+        "How long.",
+        ("endpoint",),
+        namespace=PREFIX,
+        registry=theirs,
+        buckets=(0.5, 1, 2),
+    )
+    for path, times in found.items():
+        for seconds in times:
+            clock.observe(seconds, path)
+            histogram.labels(path).observe(seconds)
+    pages = [generate_latest(registry).decode() for registry in (ours, theirs)]
+    lines = [
+        [line for line in page.splitlines() if "_created" not in line] for page in pages
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_clock_without_a_label_begins_at_zero():
+    registry = CollectorRegistry()
+    registry.register(Clock("x_seconds", "How long.", (1,)))
+    page = generate_latest(registry).decode()
+    assert f'{PREFIX}_x_seconds_bucket{{le="+Inf"}} 0.0' in page.splitlines()

@@ -10,6 +10,7 @@ from fakes.gateway import CHAT, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.asgi import WHOLE
 from gateway.connection import connection_class
 
 ELSEWHERE = "/not/a/row"
@@ -29,6 +30,22 @@ def answering(*messages):
             await send(message)
 
     return app
+
+
+async def echo_taken(scope, receive, send):
+    """Takes what is there at once, and reads on where that is not all."""
+    whole = scope.get("extensions", {}).get(WHOLE)
+    body = None if whole is None else whole["take"]()
+    if body is None:
+        await echo(scope, receive, send)
+        return
+    assert whole["take"]() is None
+
+    async def nothing_more():
+        return piece(b"", more=False)
+
+    scope = {**scope, "path": scope["path"] + body.decode()}
+    await echo(scope, nothing_more, send)
 
 
 async def echo(scope, receive, send):
@@ -153,6 +170,16 @@ async def test_answers_are_uvicorns_to_the_byte(answer):
     assert dict(zip(REQUESTS, ours, strict=True)) == dict(
         zip(REQUESTS, theirs, strict=True)
     )
+
+
+async def test_body_is_taken_once_and_only_whole():
+    app = connection_class(5)
+    async with Served(echo_taken, app) as served:
+        one = await served.say(post(CHAT, b"body"))
+        two = await served.say(post(CHAT, b"body")[:-1], b"y")
+    path = CHAT.encode()
+    assert one.endswith(path + b"body" + path)  # taken
+    assert two.endswith(path + path + b"body")  # read
 
 
 async def test_what_the_application_sees_of_the_target():
