@@ -6,6 +6,7 @@ UTF-8 bytes of the name, and the tree over them is RFC 6962's. The root covers t
 alone: configuration, tokenizer and templates are for the file digests.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,9 @@ from attest.canonical import canonical
 from attest.digests import to_hex
 from attest.errors import FormatError
 from attest.log.merkle import Frontier
+
+# RFC 8785 escapes as the standard library does (§3.2.2.2).
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 __all__ = ["TensorDigest", "tensor_leaf", "tensor_root"]
 
@@ -35,15 +39,21 @@ def tensor_leaf(tensor: TensorDigest) -> bytes:
         FormatError: the digest has no text form, or the name or a dimension has no
             canonical form (a lone surrogate, an integer beyond 2^53).
     """
-    return canonical(
-        {
-            "dtype": tensor.dtype,
-            "name": tensor.name,
-            "sha256": to_hex(tensor.sha256),
-            # A list: of tuples the encoder does not know that they are simple.
-            "shape": list(tensor.shape),
-        }
+    name, dtype, shape = tensor.name, tensor.dtype, tensor.shape
+    if not all(type(size) is int and 0 <= size < 2**53 for size in shape):
+        # Refused, or written in a form that nothing here should guess.
+        value = {"dtype": dtype, "name": name, "shape": shape}
+        return canonical({**value, "sha256": to_hex(tensor.sha256)})
+    sizes = ",".join(map(str, shape))
+    # What `canonical` would write; a manifest may list thousands of these.
+    text = (
+        f'{{"dtype":{_encode(dtype)},"name":{_encode(name)},'
+        f'"sha256":"{to_hex(tensor.sha256)}","shape":[{sizes}]}}'
     )
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise FormatError("tensor tree: a name has no UTF-8 form") from None
 
 
 def tensor_root(tensors: Iterable[TensorDigest]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attest.canonical import canonical
 from attest.digests import digest
 from attest.errors import FormatError
 from attest.log.merkle import MerkleTree
@@ -76,6 +77,17 @@ def test_leaf_is_json(tensor):
         "shape": list(tensor.shape),
         "sha256": tensor.sha256.removeprefix("sha256:"),
     }
+
+
+@given(tensors)
+def test_leaf_is_canonical(tensor):
+    assert tensor_leaf(tensor) == canonical(json.loads(tensor_leaf(tensor)))
+
+
+@given(st.text())
+def test_a_name_is_escaped_as_rfc_8785_says(name):
+    tensor = replace(NORM, name=name)
+    assert canonical(name) in tensor_leaf(tensor)
 
 
 def test_no_tensors():
