@@ -66,6 +66,13 @@ def test_the_default_delivery_breaks_nothing(gateway, url, way):
 
 
 @WAYS
+def test_the_default_delivery_of_the_real_gateway(real_gateway, way):
+    real_gateway.check(
+        way, lambda url: way(lambda _: {"api_base": url, "api_key": "k"})
+    )
+
+
+@WAYS
 def test_proven(gateway, proving, way):
     found = []
     keep = proving(on_evidence=lambda *evidence: found.append(evidence))

@@ -55,6 +55,11 @@ def test_the_default_delivery_breaks_nothing(gateway, url, way):
 
 
 @WAYS
+def test_the_default_delivery_of_the_real_gateway(real_gateway, way):
+    real_gateway.check(way, lambda url: way(plain(url)))
+
+
+@WAYS
 def test_proven(gateway, url, policy, way):
     found = []
     llm = proving(url, policy, on_evidence=lambda *evidence: found.append(evidence))

@@ -16,14 +16,18 @@ def stock(url):
         yield client
 
 
-def test_chat(gateway, stock):
-    answer = stock.chat.completions.create(**CHAT)
-    assert answer.choices[0].message.content == TEXT
+def chat(client):
+    return client.chat.completions.create(**CHAT).choices[0].message.content
 
 
-def test_chat_stream(gateway, stock):
-    chunks = stock.chat.completions.create(**CHAT, stream=True)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks) == TEXT
+def chat_stream(client):
+    chunks = client.chat.completions.create(**CHAT, stream=True)
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+@pytest.mark.parametrize("way", [chat, chat_stream])
+def test_chat(gateway, stock, way):
+    assert way(stock) == TEXT
 
 
 def test_streaming_helper(gateway, stock):
@@ -52,6 +56,15 @@ def test_async(gateway, url):
             return whole.choices[0].message.content, "".join(parts)
 
     assert asyncio.run(ask()) == (TEXT, TEXT)
+
+
+@pytest.mark.parametrize("way", [chat, chat_stream])
+def test_the_default_delivery_of_the_real_gateway(real_gateway, way):
+    def ask(url):
+        with openai.OpenAI(base_url=url, api_key="k", max_retries=0) as client:
+            return way(client)
+
+    real_gateway.check(way, ask)
 
 
 def test_the_comment_was_there(gateway, stock):
