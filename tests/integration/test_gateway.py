@@ -82,7 +82,8 @@ def test_responses_plain_and_streamed(site, client):
 
 
 def test_messages_plain_and_streamed(site):
-    asked = {"model": "tiny", "max_tokens": 8, "temperature": 0, "messages": USER}
+    asked = {"model": "tiny", "max_tokens": 8, "messages": USER}
+    asked["extra_body"] = {"temperature": 0}
     found = []
 
     def keep(verdict, _):
