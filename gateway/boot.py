@@ -6,7 +6,7 @@ Pure: values and a clock reading in, signed documents out.
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attest import tokens
@@ -89,18 +89,22 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Everything that the attestations of one start refer to."""
+    """Everything that the attestations of one start refer to.
+
+    Attributes:
+        digest: how attestations name this boot: digest of the record's signing input.
+    """
 
     session: Session
     manifest: Manifest
     envelope: bytes
     weights: WeightsReport
     record: str
+    digest: str = field(init=False)
 
-    @property
-    def digest(self) -> str:
-        """How attestations name this boot: digest of the record's signing input."""
-        return tokens.signing_digest(self.record)
+    def __post_init__(self) -> None:
+        """Derive what is not given."""
+        object.__setattr__(self, "digest", tokens.signing_digest(self.record))
 
     def verified(self, at: int) -> "Boot":
         """The same boot after a look that found all as it was."""
