@@ -143,6 +143,7 @@ def facts(transcript):
 @given(TOKENS, st.lists(OTHERS, max_size=2), TOKENS, CUTS, st.booleans())
 @example(["a", "b"], [b"data: {}\r: attestation x\n\n"], ["c"], [], True)
 @example(["a", "b"], [b"data: {}\n: attestation x\n\n"], ["c"], [], True)
+@example(["a", "b"], [b"data: {}\n\n: attestation x"], ["c"], [], True)
 @example(["a", "b"], [ERROR], ["c"], [], True)
 def test_tokens_are_relayed_and_read_however_they_are_written(
     before, others, after, positions, whole
