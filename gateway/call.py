@@ -1,6 +1,7 @@
 """One attested call, from the parsed request to the last byte of its answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ class Call:
         """Take the reader for gone once a piece has waited too long for it."""
         limit = self.state.limits.idle_seconds
         since = self._sending_since
-        if since is not None and self.exchange.age() - since > limit:
+        if since is not None and time.perf_counter() - since > limit:
             patience.leave()
             if self.abort is not None:
                 self.abort()
@@ -201,23 +202,23 @@ class Call:
             attestation_id=exchange.id,
         )
         await start_stream(self.send, response.status, [*head, *_STREAM_FIELDS])
+        send, now = self.send, time.perf_counter
         async for chunk in chunks:
             try:
                 out = relay.feed(chunk)
             except FormatError:
                 exchange.transcript.malformed = True
-                await self._pass(relay, relay.salvaged)
+                await send_chunk(send, relay.salvaged)
                 raise UpstreamError("the engine sent an event beyond bounds") from None
-            await self._pass(relay, out)
+            if out:
+                self._sending_since = now()
+                await send(
+                    {"type": "http.response.body", "body": out, "more_body": True}
+                )
+                self._sending_since = None
+            relay.account_in_batches()
             if relay.ended:
                 return
-
-    async def _pass(self, relay: StreamRelay, out: bytes) -> None:
-        if out:
-            self._sending_since = self.exchange.age()
-            await send_chunk(self.send, out)
-            self._sending_since = None
-        relay.account_in_batches()
 
     # Ending. Nothing here is cancelled: what was said to a client goes on record.
 
