@@ -22,6 +22,7 @@ from fakes.model import sign_directory
 from fakes.processes import descendants
 from fakes.routed_engine import RoutedEngine
 
+from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.keys import PrivateKey
 from attest.log.note import KeyKind, NoteSigner
@@ -102,7 +103,8 @@ class Gateway:
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
 
-    def _spawn(self):
+    def spawn(self):
+        """Start its process and wait for nothing."""
         command = (sys.executable, "-m", "gateway.cli", "serve", "--config")
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
@@ -112,7 +114,7 @@ class Gateway:
     async def start(self):
         """Return once every worker is ready."""
         before = len(self.events("ready"))
-        self._spawn()
+        self.spawn()
         await until(self._is_up(before))
 
     def _is_up(self, before):
@@ -158,6 +160,11 @@ class Gateway:
         )
         assert found.status_code == 200, found.text
         return Bundle.loads(found.content)
+
+    def claims(self, answer):
+        """What the token says, whoever signed it."""
+        compact, _ = disclosures.split(answer.headers["attestation"])
+        return tokens.parse(compact, typ="inference-attestation+jwt").claims
 
     async def verified(self, answer, where=None):
         """The claims about an answer, which is proven offline."""

@@ -128,6 +128,7 @@ CASES = {
         "unit/gateway/tlog/test_replicas.py": [
             "test_log_never_shrinks_for_who_asks_replicas_in_turn"
         ],
+        "integration/test_workers.py": ["test_four_workers_two_replicas_one_restart"],
         "unit/attest/signers/test_file_signer.py": [
             "test_a_missing_key_is_never_made_up"
         ],
