@@ -33,18 +33,6 @@ class Move:
             known = self.change.get(name)
             self.change[name] = value if known is None else known + value
 
-    def product(
-        self, gradient: Mapping[str, torch.Tensor], units: Mapping[str, str]
-    ) -> dict[str, float]:
-        """By unit, the inner product of the change with a gradient."""
-        found: dict[str, float] = {}
-        for name, change in self.change.items():
-            if name in gradient:
-                other = gradient[name].to(change.dtype)
-                product = torch.dot(change.flatten(), other.flatten()).item()
-                found[units[name]] = found.get(units[name], 0.0) + product
-        return found
-
 
 class Gap:
     """The moves since the last sample.
@@ -57,17 +45,48 @@ class Gap:
         self._merge = merge
         self.moves: list[Move] = []
         self.steps = 0
+        self._rows: dict[str, tuple[list[Move], torch.Tensor]] = {}
 
     def add(
         self, source: str, *, step: int, change: Mapping[str, torch.Tensor]
     ) -> None:
         """Record one step."""
         self.steps += 1
+        self._rows.clear()
         known = [m for m in self.moves if m.source == source] if self._merge else []
         move = known[0] if known else Move(step, source)
         if not known:
             self.moves.append(move)
         move.add(change)
+
+    def products(
+        self, gradient: Mapping[str, torch.Tensor], units: Mapping[str, str]
+    ) -> list[dict[str, float]]:
+        """For each move, by unit, the inner product of its change with a gradient."""
+        found: dict[int, dict[str, float]] = {id(move): {} for move in self.moves}
+        for name, other in gradient.items():
+            movers, rows = self._matrix(name)
+            if not movers:
+                continue
+            amounts = torch.mv(rows, other.to(rows.dtype).flatten()).tolist()
+            for move, amount in zip(movers, amounts, strict=True):
+                parts = found[id(move)]
+                parts[units[name]] = parts.get(units[name], 0.0) + amount
+        return [found[id(move)] for move in self.moves]
+
+    def _matrix(self, name: str) -> tuple[list[Move], torch.Tensor]:
+        """Who changed a tensor, and their changes as rows.
+
+        The changes become views of the rows, so that they are in memory once.
+        """
+        if name not in self._rows:
+            movers = [move for move in self.moves if name in move.change]
+            changes = [move.change[name].flatten() for move in movers]
+            rows = torch.stack(changes) if changes else torch.empty(0, 0)
+            for move, row in zip(movers, rows, strict=True):
+                move.change[name] = row.view_as(move.change[name])
+            self._rows[name] = movers, rows
+        return self._rows[name]
 
     def state_dict(self) -> dict[str, Any]:
         """All moves, with their changes."""
@@ -76,6 +95,7 @@ class Gap:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
+        self._rows.clear()
         self.steps = int(state["steps"])
         self.moves = [
             Move(step, source, change) for step, source, change in state["moves"]

@@ -80,7 +80,7 @@ def integrate(
         def products(probe: Probe, place: float) -> Parts:
             go(place)
             return [
-                [move.product(gradient, units) for move in gap.moves]
+                gap.products(gradient, units)
                 for gradient in chunk_gradients(model, probe, moved)
             ]
 
