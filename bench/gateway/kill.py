@@ -1,15 +1,20 @@
 """Clients that vanish in the middle of an answer, all at once."""
 
 import asyncio
+import re
 import socket
 import struct
 import time
 from pathlib import Path
 
+import httpx2
 from load import PATH, Load, body_of
 from peers import Started
 
 __all__ = ["kill_clients"]
+
+_ID = re.compile(rb"\r\nattestation-id: *([\w-]+)\r\n")
+_LINGER = struct.pack("ii", 1, 0)  # closing then resets
 
 
 def _connections(pid: int, port: int) -> int:
@@ -28,6 +33,34 @@ def _connections(pid: int, port: int) -> int:
     return count
 
 
+async def _begun(port: int) -> tuple[socket.socket, str]:
+    """A client whose answer has begun, and the id of what will attest it."""
+    loop = asyncio.get_running_loop()
+    body = body_of("sse 2 60000", stream=True)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    client = socket.socket()
+    client.setblocking(False)
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    await loop.sock_sendall(client, head.encode() + body)
+    came = b""
+    while not (found := _ID.search(came)):
+        came += await loop.sock_recv(client, 4096)
+    return client, found[1].decode()
+
+
+async def _lost(port: int, ids: list[str]) -> int:
+    """How many of these attestations the gateway does not have."""
+    lost = 0
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        for name in ids:
+            found = await http.get(f"/v1/attestations/{name}")
+            lost += found.status_code != 200
+    return lost
+
+
 async def kill_clients(
     gateway: Started, engine: Started, count: int
 ) -> dict[str, float]:
@@ -35,27 +68,13 @@ async def kill_clients(
 
     Returns:
         `clients`, the connections to the engine that were `open` and those that are
-        `left` after 5 s at most but for idle ones, and `next_ms`, the first request
-        after the reset.
+        `left` after 10 s at most, `next_ms`, the first request after the reset, and
+        how many of the answers have no record and so are `lost`.
     """
-    loop = asyncio.get_running_loop()
-    body = body_of("sse 2 60000", stream=True)
-    request = (
-        f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    ).encode() + body
-    clients = []
-    for _ in range(count):
-        client = socket.socket()
-        client.setblocking(False)
-        await loop.sock_connect(client, ("127.0.0.1", gateway.port))
-        await loop.sock_sendall(client, request)
-        clients.append(client)
-    for client in clients:
-        await loop.sock_recv(client, 1)  # its answer has begun
+    begun = [await _begun(gateway.port) for _ in range(count)]
     opened = _connections(gateway.process.pid, engine.port)
-    for client in clients:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for client, _ in begun:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
         client.close()
     load = Load()
     began = time.monotonic()
@@ -73,4 +92,5 @@ async def kill_clients(
         "left": left,
         "next_ms": round(next_ms, 1),
         "failures": len(load.failures),
+        "lost": await _lost(gateway.port, [name for _, name in begun]),
     }
