@@ -40,6 +40,9 @@ class Store(Protocol):
     async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
         """Keep what attestations refer to; returns when it is durable."""
 
+    async def make_room(self) -> None:
+        """Return when there is place for more."""
+
 
 def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
     found = prompt_digest(exchange.facts)
@@ -169,6 +172,14 @@ class Attester:
             self._seq, self._prev = 0, None
         finally:
             self._turn.set()
+
+    async def try_to_keep(self) -> None:
+        """Return when something could be written to where attestations are kept.
+
+        Raises:
+            StoreError: it could not.
+        """
+        await self._store.make_room()
 
     def opened(self, attestation_id: str) -> None:
         """Note that an id was given out whose attestation is still to come."""

@@ -24,7 +24,7 @@ from gateway.asgi import (
 )
 from gateway.coding import identity
 from gateway.dialects import error_body
-from gateway.errors import HttpError, SealError, UpstreamError
+from gateway.errors import HttpError, SealError, StoreError, UpstreamError
 from gateway.exchange import Exchange, Sealed
 from gateway.headers import Fields, response_fields, upstream_headers
 from gateway.logs import log
@@ -318,10 +318,12 @@ class Call:
             sealed = await self._bound().sealer.seal(self.exchange)
         except AttestError as error:
             self.state.metrics.failures[error.code,].inc()
+            self.state.unkept |= isinstance(error, StoreError)
             log.error("seal_failed", code=error.code, attestation_id=self.exchange.id)
             raise SealError(
                 "the answer could not be attested, so it is withheld"
             ) from error
+        self.state.unkept = False
         self.state.metrics.attested(self.path, self.exchange, sealed)
         return sealed
 

@@ -30,8 +30,10 @@ def health_router(state: AppState) -> APIRouter:
     @router.get("/readyz")
     async def readyz() -> JSONResponse:
         """200 once answers can be had and attested, else 503 and what is going on."""
+        await state.look_at_store()
         status = 200 if state.ready else 503
-        content = {"ready": state.ready, "progress": state.progress}
+        progress = "attestations cannot be kept" if state.unkept else state.progress
+        content = {"ready": state.ready, "progress": progress}
         return JSONResponse(content, status_code=status)
 
     return router

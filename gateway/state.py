@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from attest.errors import AttestError
 from attest.keys import PublicKey
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
@@ -49,6 +50,7 @@ class AppState:
         session_keys: those of all processes; None where only this one's are known.
         shared: whether others answer too, with their attestations in the same store.
         down: why no answer can be attested, empty while answers can.
+        unkept: whether the last attestation could not be kept.
         may_load: whether manifest and files are checked, so that an engine may load.
         in_flight: requests that are being served.
         clock: seconds since the epoch.
@@ -70,6 +72,7 @@ class AppState:
     shared: bool = False
     down: str = ""
     may_load: bool = False
+    unkept: bool = False
     in_flight: int = 0
     clock: Callable[[], float] = time.time
     rules: Rules = field(default_factory=Rules)
@@ -78,6 +81,7 @@ class AppState:
     traces: Traces = NO_TRACES
     metrics: Metrics = field(default_factory=Metrics)
     _callers: Counter[str] = field(default_factory=Counter)
+    _trying: "asyncio.Task[None] | None" = None
 
     @classmethod
     def starting(cls, settings: Settings) -> Self:
@@ -104,7 +108,24 @@ class AppState:
     @property
     def ready(self) -> bool:
         """Whether answers can be had and attested."""
-        return self.serving is not None and not self.down
+        return self.serving is not None and not self.down and not self.unkept
+
+    async def look_at_store(self) -> None:
+        """Where the last attestation could not be kept, try again whether one could.
+
+        Without requests nobody else would. Waits for a second at most; a try goes on
+        until it ends, and there is one at a time.
+        """
+        if not self.unkept or self.attester is None:
+            return
+        if self._trying is None or self._trying.done():
+            self._trying = asyncio.create_task(self._try_to_keep(self.attester))
+        await asyncio.wait({self._trying}, timeout=1)
+
+    async def _try_to_keep(self, attester: Attester) -> None:
+        with suppress(AttestError):
+            await attester.try_to_keep()
+            self.unkept = False
 
     def become_ready(
         self, attester: Attester, address: Address, peer: Peer | None = None

@@ -8,6 +8,7 @@ token is written in the very transaction that keeps the token.
 
 import asyncio
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ __all__ = ["Record", "RecordStore"]
 _BATCH = 256
 # A database that is frozen, or behind a broken network, says nothing at all.
 _PATIENCE_SECONDS = 15.0
+_ROOM_BYTES = 256 * 1024
 
 # As PostgreSQL's commit_delay and commit_siblings: with so many requests in flight,
 # others are about to end, and a row in a batch costs a quarter of one alone.
@@ -134,6 +136,15 @@ class RecordStore:
             StoreError: it could not be written.
         """
         await self.write(partial(self._add_boot, digest, endorsements, record))
+
+    async def make_room(self) -> None:
+        """Write what is larger than an attestation, and remove it.
+
+        Raises:
+            StoreError: that can't be done.
+        """
+        await self.write(_fill_room)
+        await self.write(_clear_room)
 
     async def put(self, record: Record) -> None:
         """Keep one attestation; returns when it is on disk.
@@ -343,6 +354,17 @@ def _close(connection: Connection | None) -> None:
 def _one_line(error: Exception) -> str:
     """Drivers add hints and statements below the first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _fill_room(writer: Connection) -> None:
+    writer.execute("CREATE TABLE IF NOT EXISTS room (filler TEXT)")
+    # Random, since PostgreSQL packs; so large that no page left over has place for it.
+    filler = secrets.token_hex(_ROOM_BYTES // 2)
+    writer.execute("INSERT INTO room VALUES (?)", (filler,))
+
+
+def _clear_room(writer: Connection) -> None:
+    writer.execute("DELETE FROM room")
 
 
 def _leaf(compact: str) -> bytes:

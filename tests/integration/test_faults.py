@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import subprocess
+import time
 
 import httpx2
 import pytest
@@ -76,6 +77,16 @@ async def check_withheld(gateway):
     assert split_stream(received)[1] is None
     assert gateway.state.in_flight == 0
     assert gateway.attester.open_count == 0
+    told = await gateway.client.get("/readyz")
+    assert told.status_code == 503
+    assert told.json()["progress"] == "attestations cannot be kept"
+
+
+async def check_ready_again(gateway):
+    """Without a request: a load balancer sends none to who is not ready."""
+    async with asyncio.timeout(20):
+        while (await gateway.client.get("/readyz")).status_code != 200:
+            await asyncio.to_thread(time.sleep, 0.05)
 
 
 async def check_log(gateway, kept):
@@ -152,6 +163,7 @@ async def test_full_disk(request, kind):
             await gateway.state.log.publish()
         assert gateway.state.log.head.size >= shown.size
         free()
+        await check_ready_again(gateway)
         kept.append(await good_answer(gateway))
         await check_log(gateway, kept)
     # And a later start finds the log as it was signed.
@@ -194,6 +206,7 @@ async def test_database_server_that_is_killed_in_a_stream(server, tmp_path):
             assert (await gateway.client.get(path)).status_code == 503
         finally:
             await asyncio.to_thread(server.start)
+        await check_ready_again(gateway)
         kept.append(await good_answer(gateway))
         await check_log(gateway, kept)
 
@@ -211,6 +224,7 @@ async def test_database_server_that_is_frozen(server, tmp_path, monkeypatch):
             path = f"/v1/attestations/{kept[0]}"
             assert (await gateway.client.get(path)).status_code == 503
         monkeypatch.undo()
+        await check_ready_again(gateway)
         kept.append(await good_answer(gateway))
         # What was withheld may have been written after all; the log knows of it.
         await check_log(gateway, kept)
