@@ -32,13 +32,15 @@ from gateway.state import AppState, Serving
 from gateway.stream import StreamRelay
 from gateway.upstream import UpstreamResponse
 
-__all__ = ["Call", "read_limited"]
+__all__ = ["LARGE", "Call", "read_limited"]
 
 # What nginx writes where the client left before there was an answer.
 _CLIENT_CLOSED = 499
 # An engine closes its answer right after the terminal event; one that does not loses
 # its connection.
 _DRAIN_SECONDS = 1.0
+# Parsing a megabyte takes some 20 ms; more than this leaves the event loop.
+LARGE = 256 * 1024
 _STREAM_FIELDS = (
     # Proxies may neither compress nor gather what is hashed and streamed.
     (b"cache-control", b"no-cache, no-transform"),
@@ -227,8 +229,11 @@ class Call:
         assert response is not None  # noqa: S101  # _fetch ended without a failure
         exchange.status = response.status
         if response.status < 400:
-            exchange.transcript = self._transcript()
-            exchange.transcript.feed_body(body)
+            exchange.transcript = transcript = self._transcript()
+            if len(body) > LARGE:
+                await asyncio.to_thread(transcript.feed_body, body)
+            else:
+                transcript.feed_body(body)
         exchange.outcome = self._outcome()
         try:
             sealed = await self._seal_body(body)

@@ -27,7 +27,7 @@ from gateway.asgi import (
     send_body,
     send_error,
 )
-from gateway.call import Call, read_limited
+from gateway.call import LARGE, Call, read_limited
 from gateway.coding import identity
 from gateway.connection import ABORT, LOST
 from gateway.dialects import error_body
@@ -43,8 +43,6 @@ __all__ = ["AttestedEndpoint", "NotServed", "PassedEndpoint"]
 
 _Parse = Callable[[bytes], dict[str, Any]]
 
-# Parsing a megabyte takes some 20 ms; more than this leaves the event loop.
-_LARGE = 256 * 1024
 _MAX_PASSED = 4 * 1024 * 1024
 _MANIFEST_HEADER = b"attestation-manifest"
 
@@ -160,7 +158,7 @@ class AttestedEndpoint(_Endpoint):
 
     async def _read(self, exchange: Exchange, parse: _Parse) -> None:
         rules = self._state.rules
-        if len(exchange.received) > _LARGE:
+        if len(exchange.received) > LARGE:
             await asyncio.to_thread(_read_request, exchange, parse, rules)
         else:
             _read_request(exchange, parse, rules)

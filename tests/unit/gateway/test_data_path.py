@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 from pathlib import Path
 
 import httpx2
@@ -24,6 +25,8 @@ from fakes.upstream import (
 
 from attest.delivery import split_stream
 from attest.digests import digest
+from attest.transcript import Transcript
+from gateway.call import LARGE
 from gateway.errors import StoreError
 from gateway.settings import LimitSettings
 
@@ -244,6 +247,22 @@ async def test_compressed_bomb_is_refused(gateway, monkeypatch):
     monkeypatch.setattr("gateway.call.MAX_BODY", 1_000_000)
     gateway.engine.answer(gzipped(b"\0" * 20_000_000))
     assert (await gateway.chat()).status_code == 502
+
+
+async def test_large_answer_is_read_beside_the_event_loop(gateway, monkeypatch):
+    threads, read = [], Transcript.feed_body
+    monkeypatch.setattr(
+        Transcript,
+        "feed_body",
+        lambda *args: threads.append(threading.current_thread()) or read(*args),
+    )
+    answer = json.loads(BODY)
+    answer["padding"] = "x" * LARGE
+    for body in (BODY, json.dumps(answer).encode()):
+        gateway.engine.answer(json_answer(body))
+        await gateway.verify(await gateway.chat())
+    main = threading.main_thread()
+    assert [thread is main for thread in threads] == [True, False]
 
 
 async def test_large_request_body(gateway):
