@@ -14,9 +14,9 @@ import time
 
 import uvloop
 
-__all__ = ["BODY", "EVENT", "FIRST", "LAST", "start"]
+__all__ = ["BODY", "EMBEDDINGS", "EVENT", "FIRST", "LAST", "start"]
 
-_ASKED = re.compile(rb"bench (json|sse (\d+) (\d+))")
+_ASKED = re.compile(rb"bench (json|embed|sse (\d+) (\d+))")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _ENVELOPE = (
     b'{"id":"chatcmpl-0123456789abcdef","object":"chat.completion%s",'
@@ -39,10 +39,22 @@ _USAGE = b',"usage":{"prompt_tokens":21,"completion_tokens":7,"total_tokens":28}
 _EMPTY = len(_ENVELOPE % (b"", _MESSAGE % b"") + _USAGE)
 BODY = _ENVELOPE % (b"", _MESSAGE % (b"x" * (1024 - _EMPTY))) + _USAGE
 
-_JSON = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n" % len(BODY)
-) + BODY
+# 1 MB: 48 vectors of 1,024 numbers.
+_NUMBERS = b",".join(b"%.17f" % ((n * 7919 % 20011) / 20011 - 0.5) for n in range(1024))
+_VECTOR = b'{"index":%d,"object":"embedding","embedding":[' + _NUMBERS + b"]}"
+EMBEDDINGS = (
+    b'{"id":"embd-0123456789abcdef","object":"list","created":1764100000,'
+    b'"model":"tiny","data":[%b],"usage":{"prompt_tokens":480,"total_tokens":480,'
+    b'"completion_tokens":0}}' % b",".join(_VECTOR % n for n in range(48))
+)
+
+
+def _json(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+_ANSWERS = {b"json": _json(BODY), b"embed": _json(EMBEDDINGS)}
 _STREAM = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"transfer-encoding: chunked\r\n\r\n"
@@ -74,7 +86,7 @@ class _Engine(asyncio.Protocol):
         request, self.buffer = self.buffer[:whole], self.buffer[whole:]
         asked = _ASKED.search(request, end)
         if asked is None or asked[2] is None:
-            self.transport.write(_JSON)
+            self.transport.write(_ANSWERS[asked[1] if asked else b"json"])
             return
         self.left, self.delay = int(asked[2]), int(asked[3]) / 1000
         self.transport.write(_STREAM + _chunk(FIRST))

@@ -15,6 +15,7 @@ import httptools
 __all__ = ["Kept", "Load", "body_of", "percentile"]
 
 PATH = "/v1/chat/completions"
+EMBEDDINGS_PATH = "/v1/embeddings"
 _TOKEN = re.compile(rb'"content":"(\d{16}) "')
 
 
@@ -26,6 +27,12 @@ def body_of(ask: str, *, stream: bool) -> bytes:
     ]
     value = {"model": "tiny", "messages": messages, "max_tokens": 100}
     return json.dumps({**value, "temperature": 0, "stream": stream}).encode()
+
+
+def embeddings_body() -> bytes:
+    """A request for the 1 MB of embeddings that the engine of the bench has."""
+    texts = [f"bench embed {number}" for number in range(48)]
+    return json.dumps({"model": "tiny", "input": texts}).encode()
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -56,6 +63,7 @@ class Load:
     """
 
     keep_each: int = 0
+    path: str = PATH
     seconds: float = 0.0
     done: int = 0
     latencies: list[float] = field(default_factory=list)
@@ -68,6 +76,12 @@ class Load:
         """So many clients ask again and again for so long."""
         body = body_of("json", stream=False)
         until = time.monotonic() + seconds
+        await self._run(port, body, clients, lambda _: time.monotonic() < until)
+
+    async def embeddings(self, port: int, *, clients: int, seconds: float) -> None:
+        """So many clients ask for embeddings again and again for so long."""
+        body, until = embeddings_body(), time.monotonic() + seconds
+        self.path = EMBEDDINGS_PATH
         await self._run(port, body, clients, lambda _: time.monotonic() < until)
 
     async def streams(
@@ -94,7 +108,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, load, port, body, go_on, tokens) -> None:  # noqa: ANN001
         self.load, self.body, self.go_on, self.tokens = load, body, go_on, tokens
         head = (
-            f"POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
+            f"POST {load.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n"
             "user-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )

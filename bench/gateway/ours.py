@@ -10,10 +10,14 @@ child here, and the start-up, which has no weights to check. MODE is one of
     no-store  attested, and not kept at all
     off       the same admission, limits, routes and connections; nothing is read,
               hashed, signed or kept
+    workers   two processes of `attested` on one port, with one store and one log
 
 `attested` also answers `GET /bench/authority` with the key that a verifier trusts.
 """
 
+import asyncio
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +28,7 @@ from starlette.routing import Route
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from fakes.gateway import _boot
-from fakes.world import NOW, make_world
+from fakes.world import NOW, World, make_world
 
 from attest.keys import PrivateKey
 from attest.log.note import KeyKind, NoteSigner
@@ -36,8 +40,8 @@ from gateway.call import _STREAM_FIELDS
 from gateway.connection import connection_class
 from gateway.endpoints import ENDPOINTS
 from gateway.headers import response_fields, upstream_headers
+from gateway.listen import run
 from gateway.proxy import _Endpoint
-from gateway.server import run
 from gateway.settings import LimitSettings
 from gateway.state import AppState, Serving
 from gateway.store.sqlite import SqliteStore
@@ -78,12 +82,21 @@ async def _forget(_: object) -> None:
     """Keep nothing."""
 
 
-def main() -> None:
-    mode, port, engine, folder = sys.argv[1:]
-    world = make_world()
-    boot = _boot(world)
-    log = NoteSigner(ORIGIN, KeyKind.LOG, PrivateKey.generate())
-    store = SqliteStore.open(Path(folder) / f"{mode}.sqlite", log=mode == "attested")
+class ByPath:
+    """Each row of the table, unattested."""
+
+    def __init__(self, state: AppState) -> None:
+        self._rows = {row.path: Unattested(row, state) for row in ENDPOINTS}
+
+    async def __call__(self, scope, receive, send) -> None:  # noqa: ANN001
+        await self._rows[scope["path"]](scope, receive, send)
+
+
+def _state(mode: str, engine: str, folder: Path, world: World) -> AppState:
+    boot, logs = _boot(world), mode in ("attested", "worker", "sibling")
+    shared = mode in ("worker", "sibling")
+    path = folder / f"{'shared' if shared else mode}.sqlite"
+    store = SqliteStore.open(path, log=logs, shared=shared)
     store.add_boot(boot.digest, boot.endorsements(), boot.record)
     if mode == "no-store":
         store.put = _forget
@@ -98,28 +111,52 @@ def main() -> None:
             world.manifest.digest,
         ),
         attester=attester,
-        log=Publisher(store, log, Path(folder)) if mode == "attested" else None,
     )
+    if logs:
+        signer = NoteSigner(ORIGIN, KeyKind.LOG, PrivateKey.generate())
+        state.log = Publisher(store, signer, folder)
     store.in_flight = lambda: state.in_flight
     state.rules = state.rules.bound(world.manifest)
-    app = build_app(state)
-    if mode == "off":
-        app = Unattested(ENDPOINTS[0], state)
-    else:
+    return state
+
+
+async def _serve(mode: str, port: str, engine: str, folder: Path) -> None:
+    world = make_world()
+    state = _state(mode, engine, folder, world)
+    app = ByPath(state) if mode == "off" else build_app(state)
+    if mode == "attested":
         key = Route("/bench/authority", lambda _: Response(world.authority.public.pem))
         app.router.routes.append(key)
     config = uvicorn.Config(
         app,
-        port=int(port),
         http=connection_class(state.limits.head_seconds),
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         lifespan="off",
-        backlog=8192,
     )
-    run(uvicorn.Server(config).serve())
+    bound = socket.create_server(
+        ("127.0.0.1", int(port)), backlog=8192, reuse_port=mode in ("worker", "sibling")
+    )
+    if mode in ("attested", "worker"):
+        publishing = asyncio.create_task(state.log.run())
+    await uvicorn.Server(config).serve(sockets=[bound])
+    if mode in ("attested", "worker"):
+        publishing.cancel()
+
+
+def main() -> None:
+    mode, port, engine, folder = sys.argv[1:]
+    if mode == "workers":
+        command = [sys.executable, __file__, "sibling", port, engine, folder]
+        with subprocess.Popen(command) as sibling:
+            try:
+                run(_serve("worker", port, engine, Path(folder)))
+            finally:
+                sibling.terminate()
+        return
+    run(_serve(mode, port, engine, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ __all__ = ["DIRECT", "OURS", "Peer", "Started", "peers"]
 HERE = Path(__file__).parent
 DIRECT, OURS = "direct", "gateway"
 _START_SECONDS = 90
+# What is measured of peers that route by model and may not know about embeddings.
+CHATS = ("json 1", "json 32", "json 256", "paced 50", "paced 200", "burst 64", "idle")
 
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
@@ -69,6 +71,7 @@ class Peer:
     Attributes:
         command: what to start, given port, the engine's port and a folder of its own.
         phases: what it is measured in; empty for everything.
+        wide: whether it may use all cores, beside engine and load.
         note: what a reader of its row should know.
     """
 
@@ -76,6 +79,7 @@ class Peer:
     command: Callable[[int, int, Path], list[str]] = field(repr=False)
     phases: tuple[str, ...] = ()
     note: str = ""
+    wide: bool = False
 
     def start(self, engine: int, folder: Path, core: int | None) -> Started:
         """Start it; returns when it listens."""
@@ -83,7 +87,7 @@ class Peer:
         own = folder / self.name.replace(" ", "-")
         own.mkdir(exist_ok=True)
         command = self.command(port, engine, own)
-        if core is not None and shutil.which("taskset"):
+        if core is not None and not self.wide and shutil.which("taskset"):
             command = ["taskset", "-c", str(core), *command]
         with (own / "output").open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -155,6 +159,8 @@ def peers(installed: Path) -> list[Peer]:
         Peer(OURS, _ours("attested"), note="attested, kept and logged"),
         Peer("not logged", _ours("no-log"), ("json 32",), "attested and kept"),
         Peer("not kept", _ours("no-store"), ("json 32",), "attested only"),
+        Peer("1 worker", _ours("attested"), ("json 32",), "on both cores", wide=True),
+        Peer("2 workers", _ours("workers"), ("json 32",), "on both cores", wide=True),
         Peer("not attested", _ours("off"), note="the same gateway, only passing on"),
         Peer("recipe", _recipe, note="FastAPI, StreamingResponse, httpx; no hashing"),
     ]
@@ -163,5 +169,5 @@ def peers(installed: Path) -> list[Peer]:
     for name, make in (("vllm-router", _router), ("litellm", _litellm)):
         program = installed / "bin" / name
         if program.exists():
-            found.append(Peer(name, make(program), note="signs nothing"))
+            found.append(Peer(name, make(program), CHATS, note="signs nothing"))
     return found

@@ -66,6 +66,10 @@ def _paced(count: int) -> Phase:
     return Phase(f"paced {count}", run, streams=True)
 
 
+async def _embeddings(load: Load, port: int, scale: float) -> None:
+    await load.embeddings(port, clients=4, seconds=4 * scale)
+
+
 async def _burst(load: Load, port: int, scale: float) -> None:
     rounds = max(1, round(20 * scale))
     await load.streams(port, count=64, tokens=100, delay_ms=0, rounds=rounds)
@@ -83,6 +87,7 @@ PHASES = (
     _paced(50),
     _paced(200),
     Phase("burst 64", _burst, streams=True),
+    Phase("embed 1 MB", _embeddings),
     Phase("idle", _nothing, streams=True, once=True),
 )
 

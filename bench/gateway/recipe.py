@@ -29,13 +29,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/v1/chat/completions")
-async def chat(request: Request) -> Response:
+@app.post("/v1/{path:path}")
+async def ask(path: str, request: Request) -> Response:
     body = await request.body()
     client: httpx.AsyncClient = app.state.client
     asked = client.build_request(
         "POST",
-        "/v1/chat/completions",
+        f"/v1/{path}",
         content=body,
         headers={"content-type": "application/json"},
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from phases import Row
 from targets import TARGETS, Table
@@ -21,6 +22,7 @@ _COLUMNS = (
     ("paced 50", "+token ms", lambda t, p: _ms(t.added("paced 50", p, _lag))),
     ("paced 200", "chunks/s", lambda t, p: _whole(t.median("paced 200", p, _rate))),
     ("burst 64", "chunks/s", lambda t, p: _whole(t.median("burst 64", p, _rate))),
+    ("embed 1 MB", "CPU µs", lambda t, p: _us(t.median("embed 1 MB", p, _cpu))),
     ("idle", "kB/stream", lambda t, p: _kb(t.median("idle", p, _each))),
 )
 
@@ -75,9 +77,9 @@ def _grid(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def text(rows: Sequence[Row], names: Sequence[str]) -> str:
+def text(rows: Sequence[Row], names: Sequence[str], killed: dict[str, float]) -> str:
     """Both tables in Markdown: what was measured, and what was aimed at."""
-    table = Table(rows)
+    table = Table(rows, killed)
     head = ["", *(f"{phase}: {what}" for phase, what, _ in _COLUMNS)]
     body = [[name, *(get(table, name) for _, _, get in _COLUMNS)] for name in names]
     aims = [["target", "bar", "stretch", "measured", ""]]
@@ -112,10 +114,11 @@ def noise(rows: Sequence[Row]) -> str:
 
 
 def write(
-    folder: Path, rows: Sequence[Row], names: Sequence[str], about: dict[str, object]
+    folder: Path, rows: Sequence[Row], names: Sequence[str], about: dict[str, Any]
 ) -> None:
     """`gateway.json` and `gateway.svg`."""
-    table = Table(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = Table(rows, about["killed"])
     verdicts = {
         target.text: dict(zip(("value", "verdict"), target.verdict(table), strict=True))
         for target in TARGETS

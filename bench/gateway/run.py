@@ -25,7 +25,7 @@ from pathlib import Path
 
 import httpx2
 import uvloop
-from engine import BODY, EVENT, FIRST, LAST
+from engine import BODY, EMBEDDINGS, EVENT, FIRST, LAST
 from kill import kill_clients
 from load import Kept, Load
 from peers import DIRECT, HERE, OURS, Peer, Started, free_port, peers, wait_for
@@ -72,6 +72,8 @@ def _start_engine(core: int | None, folder: Path) -> Started:
 
 def _check_bytes(kept: Kept, covered: bytes) -> bool:
     """Whether the client got what the engine sent."""
+    if b"bench embed" in kept.request:
+        return covered == EMBEDDINGS
     if b'"stream": true' not in kept.request:
         return covered == BODY
     tokens = covered.count(b'"content":"') - 1
@@ -141,10 +143,10 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
         "killed": killed,
     }
     write(options.out, rows, names, about)
-    print(text(rows, names))
+    print(text(rows, names, killed))
     print(f"\n{noise(rows)}\nproven: {proven} of {len(sample)} answers of the run")
     print(f"clients killed in mid-flight: {json.dumps(killed)}")
-    return 0 if killed.get("left", 0) == 0 else 1
+    return 0 if not (killed.get("left") or killed.get("lost")) else 1
 
 
 async def _rounds(

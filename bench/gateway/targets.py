@@ -1,7 +1,7 @@
 """What was aimed at: ratios within one round, as medians over the rounds."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from peers import DIRECT, OURS
@@ -13,7 +13,8 @@ __all__ = ["TARGETS", "Table", "Target"]
 class Table:
     """The rows of a run, and ratios between them."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row], killed: Mapping[str, float] = {}) -> None:
+        self.killed = killed
         self.rows = {(row.phase, row.peer, row.round): row for row in rows}
         self.rounds = sorted({row.round for row in self.rows.values()})
 
@@ -111,6 +112,15 @@ def _kilobytes(table: Table) -> float | None:
     return None if found is None else found / 1000
 
 
+def _killed(name: str) -> Callable[[Table], float | None]:
+    return lambda table: table.killed.get(name)
+
+
+def _workers(table: Table) -> float | None:
+    get = "2 workers", "1 worker", lambda a, b: a.rate / b.rate
+    return table.paired(CHAT, *get)
+
+
 CHAT, STREAM = "json 32", "paced 50"
 TARGETS = (
     Target("CPU per request, recipe", _cpu(CHAT, "recipe"), 1 / 10, 1 / 18),
@@ -146,4 +156,8 @@ TARGETS = (
         "added between tokens", _added_ms(lambda row: row.lag50), 0.15, 0.06, unit="ms"
     ),
     Target("memory per idle stream", _kilobytes, 20, 12, unit="kB"),
+    Target("2 workers, requests/s, 1 worker", _workers, 1.4, 1.5, most=False),
+    Target("clients reset: connections left", _killed("left"), 0, 0, unit=""),
+    Target("clients reset: the next request", _killed("next_ms"), 50, 50, unit="ms"),
+    Target("clients reset: records lost", _killed("lost"), 0, 0, unit=""),
 )
