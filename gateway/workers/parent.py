@@ -50,7 +50,7 @@ class Workers:
         self._progress = "starting"
         self._may_load = self._served = False
         self._serve: messages.Serve | None = None
-        self._stopping = asyncio.Event()
+        self._up, self._stopping = asyncio.Event(), asyncio.Event()
         self._counted, self._asks = Counted(), 0
 
     def report(self, progress: str) -> None:
@@ -71,6 +71,8 @@ class Workers:
         Raises:
             WorkerError: one could have none at the first start, or none of them later.
         """
+        # An engine that is there already may be quicker than the first of them.
+        await self._up.wait()
         message = self._serve = messages.Serve.of(verified, address, peer)
         workers = tuple(self._workers.values())
         found = await asyncio.gather(*(worker.serve(message) for worker in workers))
@@ -163,6 +165,8 @@ class Workers:
             return WorkerError(f"worker {number}: not started: {error}")
         self._workers[number] = worker
         self._brief(worker)
+        if len(self._workers) == self._settings.workers:
+            self._up.set()
         status = await self._ended(worker)
         del self._workers[number]
         self._counted.retire(number)

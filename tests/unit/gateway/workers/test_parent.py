@@ -215,6 +215,18 @@ async def test_first_start_needs_a_boot_of_each(site):
         await site.serve()
 
 
+async def test_first_start_waits_for_all_to_be_there(monkeypatch):
+    site = Site(monkeypatch)
+    serving = asyncio.create_task(site.serve())
+    await asyncio.sleep(0)
+    assert not site.played
+    await serving
+    for played in site.played:
+        assert played.kinds() == ["configure", "report", "serve"]
+    assert len(site.played) == 2
+    await site.close()
+
+
 async def test_later_one_boot_is_enough(site):
     await site.serve()
     site.played[1].boots = messages.Failed(code="signer", reason="out of reach")
