@@ -1,10 +1,12 @@
 """Copying a tensor into private memory and hashing that copy."""
 
 import contextlib
+import ctypes
 import hashlib
 import mmap
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ import torch
 from .check import WeightsRefusedError
 from .tree import Tensor
 
-__all__ = ["Measured", "measured"]
+__all__ = ["Measured", "measured", "prefer_huge_pages"]
 
 # safetensors' names. A type that is missing here is refused: F4 and F6, for example,
 # have another shape in torch than in the file.
@@ -46,8 +48,10 @@ _DTYPES = {
 _THREADS = 4
 # So many tensors are read ahead of the one that the model takes in. Small ones lie
 # between large ones, and the disk is to be busy while all cores hash.
-_AHEAD = 12
+_AHEAD = 24
 _PAGE = 4096
+# Read, copied and hashed in turn, so that a large tensor keeps nobody waiting.
+_PIECE = 32 << 20
 # Large copies are put into huge pages, as far as the kernel lets. Faults of small ones
 # took half as long as hashing does.
 _HUGE_PAGE = 2 << 20
@@ -70,33 +74,85 @@ class Measured:
     seconds: float
 
 
-def _touch(mapped: torch.Tensor) -> None:
-    """Have a tensor read from the disk: one byte of each page is looked at."""
-    mapped.reshape(-1).view(torch.uint8)[::_PAGE].sum()
+def prefer_huge_pages(tensors: Iterable[torch.Tensor]) -> None:
+    """Ask the kernel to back large tensors in host memory by huge pages.
+
+    Nothing but advice, for memory that nobody wrote to yet: filling it then takes a
+    fraction of the faults. Where it can't be given, nothing happens.
+    """
+    try:
+        madvise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):  # not a C library that has it
+        return
+    madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    for tensor in tensors:
+        if tensor.device.type != "cpu" or tensor.nbytes < 2 * _HUGE_PAGE:
+            continue
+        # Whole huge pages alone, so that no neighbour in the heap is touched.
+        start = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
+        end = (tensor.data_ptr() + tensor.nbytes) // _HUGE_PAGE * _HUGE_PAGE
+        madvise(start, end - start, mmap.MADV_HUGEPAGE)
 
 
-def _measure(name: str, mapped: torch.Tensor, read: "Future[None]") -> Measured:
-    read.result()
+def _bytes_of(mapped: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A tensor's bytes, in the order of its elements, in pieces."""
+    return mapped.detach().contiguous().reshape(-1).view(torch.uint8).split(_PIECE)
+
+
+def _touch(piece: torch.Tensor) -> None:
+    """Have a piece read from the disk: one byte of each page is looked at."""
+    piece[::_PAGE].sum()
+
+
+def _measure(
+    name: str,
+    mapped: torch.Tensor,
+    pieces: Iterable[tuple[torch.Tensor, "Future[None]"]],
+    buffers: "_Buffers",
+) -> Measured:
     # The file is only mapped: whoever writes to it changes `mapped` even now. The
     # copy is what is hashed, and the same copy goes on to the model.
-    copy = _private_copy(mapped.detach())
-    started = time.perf_counter()
-    raw = copy.reshape(-1).view(torch.uint8).numpy()
-    digest = hashlib.sha256(raw).hexdigest()
-    seconds = time.perf_counter() - started
+    copy, hasher, done, seconds = buffers.take(mapped.nbytes), hashlib.sha256(), 0, 0.0
+    for piece, read in pieces:
+        read.result()
+        part = copy[done : done + len(piece)].copy_(piece)
+        done += len(piece)
+        started = time.perf_counter()
+        hasher.update(part.numpy())
+        seconds += time.perf_counter() - started
+    copy = copy.view(mapped.dtype).view(mapped.shape)
+    digest = hasher.hexdigest()
     tensor = Tensor(name, _DTYPES[copy.dtype], tuple(copy.shape), digest)
     return Measured(copy, tensor, seconds)
 
 
-def _private_copy(mapped: torch.Tensor) -> torch.Tensor:
-    if mapped.nbytes < _HUGE_PAGE:
-        return mapped.clone(memory_format=torch.contiguous_format)
-    memory = mmap.mmap(-1, mapped.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    # The tensor holds the memory, which goes when the tensor does.
-    raw = torch.frombuffer(memory, dtype=torch.uint8)
-    return raw.view(mapped.dtype).view(mapped.shape).copy_(mapped)
+class _Buffers:
+    """Memory for large copies, which is used again when nothing points into it.
+
+    Fresh memory costs a fault for each page, and more where the machine is virtual.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[mmap.mmap]] = {}
+
+    def take(self, size: int) -> torch.Tensor:
+        """So many bytes with anything in them."""
+        if size < _HUGE_PAGE:
+            return torch.empty(size, dtype=torch.uint8)
+        memory = self._take(size)
+        view = (ctypes.c_ubyte * size).from_buffer(memory)
+        # Every storage holds the view: this comes when the last of them is gone.
+        weakref.finalize(view, self._free[size].append, memory).atexit = False
+        return torch.frombuffer(view, dtype=torch.uint8)
+
+    def _take(self, size: int) -> mmap.mmap:
+        try:
+            return self._free.setdefault(size, []).pop()
+        except IndexError:
+            memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):  # a kernel without huge pages
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            return memory
 
 
 def _check_kind(name: str, mapped: torch.Tensor) -> None:
@@ -122,6 +178,7 @@ def measured(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Measured]:
     # One more than there are cores, since each waits for the disk now and then.
     threads = min(_THREADS, len(os.sched_getaffinity(0)) + 1)
     waiting: deque[tuple[int, Future[Measured]]] = deque()
+    buffers = _Buffers()
     held = 0
     with (
         ThreadPoolExecutor(threads, "attested") as pool,
@@ -130,8 +187,9 @@ def measured(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Measured]:
         for name, mapped in weights:
             _check_kind(name, mapped)
             held += mapped.nbytes
-            read = reader.submit(_touch, mapped)
-            waiting.append((mapped.nbytes, pool.submit(_measure, name, mapped, read)))
+            pieces = [(p, reader.submit(_touch, p)) for p in _bytes_of(mapped)]
+            future = pool.submit(_measure, name, mapped, pieces, buffers)
+            waiting.append((mapped.nbytes, future))
             while len(waiting) > _AHEAD or held > _MAX_WAITING_BYTES:
                 size, future = waiting.popleft()
                 held -= size

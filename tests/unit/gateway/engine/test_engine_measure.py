@@ -8,8 +8,12 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from gateway.engine.vllm_plugin import measure  # noqa: E402
 from gateway.engine.vllm_plugin.check import WeightsRefusedError  # noqa: E402
-from gateway.engine.vllm_plugin.measure import measured  # noqa: E402
+from gateway.engine.vllm_plugin.measure import (  # noqa: E402
+    measured,
+    prefer_huge_pages,
+)
 
 
 def one(tensor):
@@ -94,3 +98,29 @@ def test_a_large_strided_tensor_is_read_in_order():
     raw = tensor.contiguous().numpy().tobytes()
     assert item.tensor.sha256 == hashlib.sha256(raw).hexdigest()
     assert torch.equal(item.copy, tensor)
+
+
+def test_memory_is_used_again_only_when_nothing_points_into_it():
+    size = (1 << 20, 3)
+    passing = measured(
+        (str(n), torch.full(size, n, dtype=torch.uint8)) for n in range(90)
+    )
+    kept = []
+    for number, item in enumerate(passing):
+        if number % 10 == 0:
+            kept.append(item.copy[5:7])  # a view is enough to hold all of it
+    assert [view.unique().tolist() for view in kept] == [[n] for n in range(0, 90, 10)]
+
+
+def test_a_tensor_of_many_pieces(monkeypatch):
+    monkeypatch.setattr(measure, "_PIECE", 4096)
+    tensor = torch.arange(1 << 20, dtype=torch.int32).reshape(1024, 1024)
+    item = one(tensor)
+    assert item.tensor.sha256 == hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+    assert torch.equal(item.copy, tensor)
+
+
+def test_huge_pages_change_nothing():
+    tensors = [torch.arange(1 << 21), torch.ones(3), torch.ones((), device="meta")]
+    prefer_huge_pages(tensors)
+    assert torch.equal(tensors[0], torch.arange(1 << 21))
