@@ -11,7 +11,7 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
 from .check import Reference, WeightCheck, WeightsRefusedError, record_refusal
-from .measure import measured, prefer_huge_pages
+from .measure import measured
 from .record import RECORD
 
 __all__ = ["AttestedLoader"]
@@ -91,7 +91,6 @@ class AttestedLoader(DefaultModelLoader):
     def load_weights(self, model: Any, model_config: Any) -> None:
         """Load all weights into the model, or raise before anybody can use it."""
         complete = len(RECORD.loads)
-        prefer_huge_pages(model.parameters())
         super().load_weights(model, model_config)
         with self._recorded():
             if len(RECORD.loads) != complete + 1:

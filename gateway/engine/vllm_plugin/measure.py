@@ -17,7 +17,7 @@ import torch
 from .check import WeightsRefusedError
 from .tree import Tensor
 
-__all__ = ["Measured", "measured", "prefer_huge_pages"]
+__all__ = ["Measured", "measured"]
 
 # safetensors' names. A type that is missing here is refused: F4 and F6, for example,
 # have another shape in torch than in the file.
@@ -52,9 +52,8 @@ _AHEAD = 24
 _PAGE = 4096
 # Read, copied and hashed in turn, so that a large tensor keeps nobody waiting.
 _PIECE = 32 << 20
-# Large copies are put into huge pages, as far as the kernel lets. Faults of small ones
-# took half as long as hashing does.
-_HUGE_PAGE = 2 << 20
+# Copies of this size and more get memory that is used again, in huge pages.
+_LARGE = 2 << 20
 # Copies that wait for the model hold memory; one tensor may be larger than this.
 _MAX_WAITING_BYTES = 1 << 30
 
@@ -72,26 +71,6 @@ class Measured:
     copy: torch.Tensor
     tensor: Tensor
     seconds: float
-
-
-def prefer_huge_pages(tensors: Iterable[torch.Tensor]) -> None:
-    """Ask the kernel to back large tensors in host memory by huge pages.
-
-    Nothing but advice, for memory that nobody wrote to yet: filling it then takes a
-    fraction of the faults. Where it can't be given, nothing happens.
-    """
-    try:
-        madvise = ctypes.CDLL(None).madvise
-    except (OSError, AttributeError):  # not a C library that has it
-        return
-    madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    for tensor in tensors:
-        if tensor.device.type != "cpu" or tensor.nbytes < 2 * _HUGE_PAGE:
-            continue
-        # Whole huge pages alone, so that no neighbour in the heap is touched.
-        start = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-        end = (tensor.data_ptr() + tensor.nbytes) // _HUGE_PAGE * _HUGE_PAGE
-        madvise(start, end - start, mmap.MADV_HUGEPAGE)
 
 
 def _bytes_of(mapped: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -137,7 +116,7 @@ class _Buffers:
 
     def take(self, size: int) -> torch.Tensor:
         """So many bytes with anything in them."""
-        if size < _HUGE_PAGE:
+        if size < _LARGE:
             return torch.empty(size, dtype=torch.uint8)
         memory = self._take(size)
         view = (ctypes.c_ubyte * size).from_buffer(memory)

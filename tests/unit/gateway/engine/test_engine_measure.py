@@ -10,10 +10,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from gateway.engine.vllm_plugin import measure  # noqa: E402
 from gateway.engine.vllm_plugin.check import WeightsRefusedError  # noqa: E402
-from gateway.engine.vllm_plugin.measure import (  # noqa: E402
-    measured,
-    prefer_huge_pages,
-)
+from gateway.engine.vllm_plugin.measure import measured  # noqa: E402
 
 
 def one(tensor):
@@ -118,9 +115,3 @@ def test_a_tensor_of_many_pieces(monkeypatch):
     item = one(tensor)
     assert item.tensor.sha256 == hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
     assert torch.equal(item.copy, tensor)
-
-
-def test_huge_pages_change_nothing():
-    tensors = [torch.arange(1 << 21), torch.ones(3), torch.ones((), device="meta")]
-    prefer_huge_pages(tensors)
-    assert torch.equal(tensors[0], torch.arange(1 << 21))
