@@ -19,7 +19,7 @@ from gateway.store.records import (
     _BATCH as BATCH,
 )
 from gateway.store.records import (
-    _GATHER_SECONDS as GATHER,
+    _LINGER_SECONDS as GATHER,
 )
 from gateway.store.records import (
     _SIBLINGS,

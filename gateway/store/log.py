@@ -88,12 +88,26 @@ class LogTables:
         """A transaction begins; where others write too, go on where they ended."""
         if shared:
             self.size = log_size(connection)
-            self._stale = self._stale or self.size != self._edge.size
+            self._stale = self._stale or not self._follow(connection)
         if self._stale:
             self._edge = Edge.restore(
                 self.size, lambda level, tile: read_tile(connection, level, tile)
             )
             self._stale = False
+
+    def _follow(self, connection: Connection) -> bool:
+        """Take in what others added since; false where that is too much, or less."""
+        new = self.size - self._edge.size
+        if not 0 <= new <= TILE_WIDTH:
+            return False
+        if new:
+            rows = connection.execute(
+                "SELECT leaf FROM log_leaves WHERE idx >= ? ORDER BY idx",
+                (self._edge.size,),
+            )
+            for (leaf,) in rows:
+                self._edge.append(leaf)  # the hashes above it are on disk already
+        return self.size == self._edge.size
 
     def append(self, connection: Connection, *items: LoggedRecord) -> None:
         """Add leaves within the transaction that is open."""

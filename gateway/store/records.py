@@ -35,7 +35,7 @@ _ROOM_BYTES = 256 * 1024
 
 # As PostgreSQL's commit_delay and commit_siblings: with so many requests in flight,
 # others are about to end, and a row in a batch costs a quarter of one alone.
-_GATHER_SECONDS = 0.002
+_LINGER_SECONDS = 0.002
 _SIBLINGS = 5
 
 # id, boot, seq, token
@@ -248,8 +248,7 @@ class RecordStore:
 
     def _write(self) -> None:
         while (first := self._queue.get()) is not None:
-            if self.in_flight() >= _SIBLINGS:
-                time.sleep(_GATHER_SECONDS)
+            self._linger()
             batch, stop = [first], False
             try:
                 with self._database.turn():
@@ -277,6 +276,15 @@ class RecordStore:
                 return True
             batch.append(item)
         return False
+
+    def _linger(self) -> None:
+        """Wait a moment for others, if there are any that could come."""
+        ends = time.monotonic() + _LINGER_SECONDS
+        while (
+            self.in_flight() >= max(_SIBLINGS, self._queue.qsize() + 2)
+            and time.monotonic() < ends
+        ):
+            time.sleep(_LINGER_SECONDS / 4)
 
     def _commit(self, batch: Sequence[Work]) -> StoreError | None:
         database = self._database
