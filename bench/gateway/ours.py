@@ -16,6 +16,7 @@ child here, and the start-up, which has no weights to check. MODE is one of
 """
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -146,17 +147,24 @@ async def _serve(mode: str, port: str, engine: str, folder: Path) -> None:
         publishing.cancel()
 
 
+def _two(rest: list[str]) -> None:
+    """Both workers, until this process is told to end."""
+    each = [
+        subprocess.Popen([sys.executable, __file__, mode, *rest])
+        for mode in ("worker", "sibling")
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: [one.terminate() for one in each])
+    for one in each:
+        one.wait()
+
+
 def main() -> None:
-    mode, port, engine, folder = sys.argv[1:]
+    mode, *rest = sys.argv[1:]
     if mode == "workers":
-        command = [sys.executable, __file__, "sibling", port, engine, folder]
-        with subprocess.Popen(command) as sibling:
-            try:
-                run(_serve("worker", port, engine, Path(folder)))
-            finally:
-                sibling.terminate()
-        return
-    run(_serve(mode, port, engine, Path(folder)))
+        _two(rest)
+    else:
+        port, engine, folder = rest
+        run(_serve(mode, port, engine, Path(folder)))
 
 
 if __name__ == "__main__":
