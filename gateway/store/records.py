@@ -35,7 +35,7 @@ _ROOM_BYTES = 256 * 1024
 
 # As PostgreSQL's commit_delay and commit_siblings: with so many requests in flight,
 # others are about to end, and a row in a batch costs a quarter of one alone.
-_LINGER_SECONDS = 0.002
+_LINGER_SECONDS = 0.003
 _SIBLINGS = 5
 
 # id, boot, seq, token
@@ -284,7 +284,7 @@ class RecordStore:
             self.in_flight() >= max(_SIBLINGS, self._queue.qsize() + 2)
             and time.monotonic() < ends
         ):
-            time.sleep(_LINGER_SECONDS / 4)
+            time.sleep(_LINGER_SECONDS / 2)
 
     def _commit(self, batch: Sequence[Work]) -> StoreError | None:
         database = self._database
