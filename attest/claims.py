@@ -169,8 +169,9 @@ BOOT: Schema = (
         "the weights that were loaded and how that was measured; `protection` says "
         "what kept the checked files from changing: fs-verity or memfd (the kernel), "
         "dm-verity (the kernel, while the device stays as it was set up), "
-        "memfd-small (the same, but for the weights' own files) or stat (they were "
-        "only looked at again)",
+        "memfd-small (the same, but for the weights' own files), stat (they were "
+        "only looked at again) or cached (likewise, and an earlier start had read "
+        "them, not this one)",
         "that the engine's memory was not changed afterwards",
     ),
     Claim(

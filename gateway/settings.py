@@ -204,6 +204,14 @@ class Settings(BaseSettings):
         "loading, for where its evidence route can't be reached; counts only if the "
         "kernel shows that its writer is the process that listens",
     )
+    files_max_age_seconds: int = Field(
+        0,
+        ge=0,
+        description="a start does not read the model's files again that an earlier one "
+        "read so long ago at most, if inodes, sizes and times are as they were; the "
+        "boot record then says `cached`. 0: every start reads them. Whoever may write "
+        "`state_dir` can make a start believe that files were read",
+    )
     recheck_seconds: float = Field(
         60,
         gt=0,

@@ -30,6 +30,7 @@ from attest.signers import load_signer
 from attest.standing import check_not_revoked
 from gateway.baseline import Baseline, take_baseline
 from gateway.boot import Verified, WeightsReport, certify, refusal
+from gateway.checked import Checked
 from gateway.engine.address import Address
 from gateway.engine.external import ExternalEngine, ExternalSpec
 from gateway.engine.managed import EngineSpec, ManagedEngine
@@ -37,6 +38,7 @@ from gateway.engine.reference import reference_bytes, share_reference
 from gateway.engine.sealed import SealedModel, seal_model
 from gateway.errors import StartupRefusedError
 from gateway.examine import Examination, Examined, Finding
+from gateway.logs import log
 from gateway.recall import read_status_lists
 from gateway.serving import check_arguments
 from gateway.settings import Settings
@@ -199,12 +201,21 @@ class Startup:
         if model is None:
             return None
         before = stat_fingerprint(scan_model(model))
+        settings, max_age = self.settings, self.settings.files_max_age_seconds
+        last = Checked.last(settings.state_dir) if max_age else None
+        if last is not None and last.covers(
+            manifest.digest, before, now=self._now(), max_age=max_age
+        ):
+            log.warning("files_not_read", read_at=last.at)
+            return CheckedFiles(before, Protection.CACHED, last.at)
         protection = await asyncio.to_thread(
             check_model_directory,
             model,
             manifest,
             lambda share: self.report(f"checking the weights, {share:.0%}"),
         )
+        if max_age and protection is Protection.STAT:
+            Checked(manifest.digest, before, self._now()).keep(settings.state_dir)
         return CheckedFiles(before, protection)
 
     async def _seal(
@@ -313,12 +324,16 @@ class Startup:
         baseline: Baseline,
         files: CheckedFiles | None,
     ) -> Verified:
+        verified_at = self._now()
+        if finding.measured is Measured.ASSERTED:
+            verified_at = 0  # nothing was measured, at no time
+        elif finding.measured is Measured.FILES and files is not None:
+            verified_at = files.read_at or verified_at
         weights = WeightsReport(
             root=manifest.tensor_root,
             count=manifest.tensor_count,
             measured=finding.measured,
-            # Nothing was verified where nothing was measured, at no time.
-            verified_at=0 if finding.measured is Measured.ASSERTED else self._now(),
+            verified_at=verified_at,
             protection=None if files is None else files.protection,
         )
         evidence = {**finding.evidence, **baseline.claims()}

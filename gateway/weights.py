@@ -28,6 +28,7 @@ class Protection(StrEnum):
     """What keeps files as they were when they were checked.
 
     STAT: nothing; their times, sizes and inodes are looked at again.
+    CACHED: the same, and they were not even read: an earlier start had read them.
     FS_VERITY: the kernel, which refuses every change of any of them.
     DM_VERITY: the kernel, which reads no block that the signed root hash does not
         cover, as long as the device keeps its table and the directory its mount.
@@ -36,6 +37,7 @@ class Protection(StrEnum):
     """
 
     STAT = "stat"
+    CACHED = "cached"
     FS_VERITY = "fs-verity"
     DM_VERITY = "dm-verity"
     MEMFD = "memfd"
@@ -49,10 +51,12 @@ class CheckedFiles:
     Attributes:
         fingerprint: `stat_fingerprint` from before the first byte was read.
         protection: what keeps it so.
+        read_at: when an earlier start read the files, None where this one did.
     """
 
     fingerprint: str
     protection: Protection
+    read_at: int | None = None
 
 
 def _difference(listed: TensorDigest | None, found: TensorDigest) -> str:

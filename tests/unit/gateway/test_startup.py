@@ -1,11 +1,13 @@
 import copy
 import json
+import os
 
 import pytest
 from fakes.dmverity import play_volume
 from fakes.model import sign_directory
 from fakes.world import NOW
 
+import gateway.startup
 from attest import tokens
 from attest.bundle import Bundle
 from attest.errors import (
@@ -332,3 +334,80 @@ async def test_endorsements_make_a_bundle(start):
         boot_record=value["bootRecord"],
         manifest=json.dumps(value["manifest"]).encode(),
     )
+
+
+# Files that an earlier start has read.
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often the model's files were read."""
+    found, check = [], gateway.startup.check_model_directory
+
+    def read(*args):
+        found.append(1)
+        return check(*args)
+
+    monkeypatch.setattr(gateway.startup, "check_model_directory", read)
+    return found
+
+
+async def protection_of(start, **flags):
+    started = await start.make(**flags)
+    return started.verified.weights.protection
+
+
+async def test_every_start_reads_the_files_unless_told_otherwise(start, reads):
+    assert await protection_of(start) == "stat"
+    assert await protection_of(start) == "stat"
+    assert len(reads) == 2
+
+
+@pytest.fixture
+def cached(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    return {"files_max_age_seconds": 60, "state_dir": state}
+
+
+async def test_restart_with_unchanged_files_reads_none_and_says_so(
+    start, reads, cached
+):
+    assert await protection_of(start, **cached) == "stat"
+    assert await protection_of(start, now=NOW + 60, **cached) == "cached"
+    assert len(reads) == 1
+    started = await start.make(now=NOW + 60, **cached)
+    claims = tokens.parse(opened(start, started).record, typ="eat+jwt").claims
+    assert claims["weights"]["protection"] == "cached"
+
+
+async def test_restart_after_the_allowed_age_reads_anew(start, reads, cached):
+    await start.make(**cached)
+    assert await protection_of(start, now=NOW + 61, **cached) == "stat"
+    assert len(reads) == 2
+
+
+async def test_file_that_was_touched_is_read_again(start, model, reads, cached):
+    await start.make(**cached)
+    file = model.root / "config.json"
+    os.utime(file, ns=(1, 1))
+    assert await protection_of(start, **cached) == "stat"
+    assert len(reads) == 2
+
+
+async def test_changed_file_is_found_out_after_a_cached_start(start, model, cached):
+    await start.make(**cached)
+    (model.root / "config.json").write_text("{}")
+    with pytest.raises(ManifestMismatchError):
+        await start.make(**cached)
+
+
+async def test_failed_check_leaves_no_note(start, model, reads, cached):
+    config = model.root / "config.json"
+    honest = config.read_bytes()
+    config.write_text("{}")
+    with pytest.raises(ManifestMismatchError):
+        await start.make(**cached)
+    config.write_bytes(honest)
+    assert await protection_of(start, **cached) == "stat"
+    assert len(reads) == 2
