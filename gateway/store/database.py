@@ -63,6 +63,9 @@ class Database(Protocol):
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         """Commits at its end, rolls back when what is in it raises."""
 
+    def snapshot(self, connection: Connection) -> AbstractContextManager[object]:
+        """A transaction that reads one moment, and keeps nobody from writing."""
+
     def turn(self) -> AbstractContextManager[object]:
         """Held around each transaction that writes, where one writes at a time.
 

@@ -4,8 +4,8 @@ Every transaction that adds to the log first takes a lock of the database, so th
 leaves of all replicas have one order and the tree one right edge.
 """
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -120,6 +120,12 @@ class _Server:
 
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         return cast("_Connected", connection).raw.transaction()
+
+    @contextmanager
+    def snapshot(self, connection: Connection) -> Iterator[None]:
+        with self.transaction(connection):
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield
 
     def turn(self) -> AbstractContextManager[object]:
         # The server lets many write at once; the log has a lock of its own.

@@ -100,8 +100,7 @@ class RecordStore:
                 if statement.strip():
                     writer.execute(statement)
         if self.log is not None and (check or not self.shared):
-            with database.transaction(writer):
-                database.lock_log(writer)
+            with database.snapshot(writer):
                 self.log.check(writer)
 
     def add_boot(self, digest: str, endorsements: bytes, record: str = "") -> None:

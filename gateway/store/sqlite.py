@@ -58,6 +58,10 @@ class _File:
     def transaction(self, connection: Connection) -> AbstractContextManager[object]:
         return cast("sqlite3.Connection", connection)
 
+    def snapshot(self, connection: Connection) -> AbstractContextManager[object]:
+        # Whoever looks has the turn, see RecordStore.start.
+        return self.transaction(connection)
+
     def turn(self) -> AbstractContextManager[object]:
         return self._locked() if self.shared else nullcontext()
 

@@ -2,17 +2,19 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import psycopg
 import pytest
 from fakes.postgres import PostgresServer, needs_postgres
 
+import gateway.store.log
 from attest.errors import ConfigurationError
 from gateway.errors import StartupRefusedError, StoreError
 from gateway.settings import load_settings
 from gateway.store import open_store
 from gateway.store.boots import boot_digests
-from gateway.store.log import log_root, log_size
+from gateway.store.log import LogTables, log_root, log_size
 from gateway.store.postgres import PostgresStore, read_dsn
 from gateway.store.sqlite import SqliteStore
 
@@ -288,3 +290,47 @@ async def test_settings_choose_the_store(server, tmp_path):
     store = open_store(shared, log=False)
     assert store.shared
     store.close()
+
+
+async def test_log_is_checked_in_pieces_as_in_one(place, monkeypatch):
+    monkeypatch.setattr(gateway.store.log, "_ROWS", 2)
+    store = place(log=True)
+    store.add_boot("sha256:b", b"{}")
+    for seq in range(5):
+        await store.put((f"att_{seq}", "sha256:b", seq, f"token {seq}~"))
+    store.close()
+    store = place(log=True)
+    assert store.log.size == 5
+    await store.write(lambda c: c.execute("DELETE FROM log_leaves WHERE idx = 3"))
+    store.close()
+    with pytest.raises(StartupRefusedError, match="entry 3 is missing"):
+        place(log=True)
+
+
+@needs_postgres
+async def test_replica_that_checks_the_log_keeps_nobody_from_writing(
+    server, monkeypatch
+):
+    dsn = server.new_database("checked")
+    one = PostgresStore.open(dsn, log=True)
+    one.add_boot("sha256:b", b"{}")
+    await one.put(("att_0", "sha256:b", 0, "token 0~"))
+    looked, go_on, check = threading.Event(), threading.Event(), LogTables.check
+
+    def slow(*args):
+        check(*args)
+        looked.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(LogTables, "check", slow)
+    opening = asyncio.create_task(asyncio.to_thread(PostgresStore.open, dsn, log=True))
+    assert await asyncio.to_thread(looked.wait, 10)
+    async with asyncio.timeout(5):
+        await one.put(("att_1", "sha256:b", 1, "token 1~"))
+    go_on.set()
+    other = await opening
+    await other.put(("att_2", "sha256:b", 2, "token 2~"))
+    assert await other.read(log_size) == 3
+    monkeypatch.undo()
+    for store in (one, other, PostgresStore.open(dsn, log=True)):
+        store.close()
