@@ -17,6 +17,7 @@ __all__ = ["Kept", "Load", "body_of", "percentile"]
 PATH = "/v1/chat/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
 _TOKEN = re.compile(rb'"content":"(\d{16}) "')
+_LONGEST = len('"content":"0123456789abcdef "')
 
 
 def body_of(ask: str, *, stream: bool) -> bytes:
@@ -123,7 +124,7 @@ class _Client(asyncio.Protocol):
     def _ask(self) -> None:
         self.pieces: list[bytes] = []
         self.headers: dict[str, str] = {}
-        self.found = 0
+        self.found, self.rest = 0, b""
         self.on_body = self._token if self.tokens else self.pieces.append
         self.parser = httptools.HttpResponseParser(self)
         self.count += 1
@@ -141,12 +142,15 @@ class _Client(asyncio.Protocol):
 
     def _token(self, piece: bytes) -> None:
         self.pieces.append(piece)
-        for stamp in _TOKEN.findall(piece):
-            lag = (self.now - int(stamp)) / 1e9
+        text, end = self.rest + piece, 0
+        for match in _TOKEN.finditer(text):
+            end = match.end()
+            lag = (self.now - int(match[1])) / 1e9
             if not self.found:
                 self.load.firsts.append(time.monotonic() - self.began)
             self.found += 1
             self.load.lags.append(lag)
+        self.rest = text[max(end, len(text) - _LONGEST) :]  # one may be cut in two
 
     def on_message_complete(self) -> None:
         load, status = self.load, self.parser.get_status_code()

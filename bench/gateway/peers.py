@@ -1,5 +1,6 @@
 """Who is measured, and how each is started: one worker, on the core that is given."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -14,8 +15,8 @@ __all__ = ["DIRECT", "OURS", "Peer", "Started", "peers"]
 HERE = Path(__file__).parent
 DIRECT, OURS = "direct", "gateway"
 _START_SECONDS = 90
-# What is measured of peers that route by model and may not know about embeddings.
-CHATS = ("json 1", "json 32", "json 256", "paced 50", "paced 200", "burst 64", "idle")
+# What is aimed at of these; LiteLLM alone would take as long as all others.
+_ROUTERS = ("json 1", "json 32")
 
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
@@ -87,8 +88,10 @@ class Peer:
         own = folder / self.name.replace(" ", "-")
         own.mkdir(exist_ok=True)
         command = self.command(port, engine, own)
-        if core is not None and not self.wide and shutil.which("taskset"):
-            command = ["taskset", "-c", str(core), *command]
+        if core is not None and shutil.which("taskset"):
+            # The bench itself, from which it would inherit, keeps to one core.
+            wanted = f"0-{(os.cpu_count() or 1) - 1}" if self.wide else str(core)
+            command = ["taskset", "-c", wanted, *command]
         with (own / "output").open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
         wait_for(port, process, own / "output")
@@ -169,5 +172,5 @@ def peers(installed: Path) -> list[Peer]:
     for name, make in (("vllm-router", _router), ("litellm", _litellm)):
         program = installed / "bin" / name
         if program.exists():
-            found.append(Peer(name, make(program), CHATS, note="signs nothing"))
+            found.append(Peer(name, make(program), _ROUTERS, note="signs nothing"))
     return found

@@ -171,7 +171,8 @@ async def _rounds(
                     continue
                 keep = 97 if one.name == OURS else 0
                 row, kept = await measure(phase, one, number, site, keep_each=keep)
-                rows.append(row)
+                if row is not None:
+                    rows.append(row)
                 sample += kept[:10]
             print(f"round {number + 1}: {phase.name}", file=sys.stderr, flush=True)
     return rows, sample
