@@ -93,6 +93,7 @@ class Metrics:
         store_failures: transactions of the store that failed.
         hashing: how long manifest and files were checked at the last start, 0 before
             the first and where there are no files.
+        hashed: bytes that this check read; none of what the kernel vouches for.
     """
 
     def __init__(self) -> None:
@@ -152,6 +153,12 @@ class Metrics:
         self.hashing = Gauge(
             "weights_verification_duration_seconds",
             "How long the check of the model's files took at the last start.",
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self.hashed = Gauge(
+            "weights_verification_bytes",
+            "How much of the model's files the check at the last start read.",
             namespace=PREFIX,
             registry=self.registry,
         )

@@ -212,6 +212,7 @@ class _Process:
         self._front.may_load()
         if self._settings.model is not None:
             self._state.metrics.hashing.set(time.monotonic() - self._accepted)
+            self._state.metrics.hashed.set(self._startup.read_bytes)
 
     def _stop(self) -> None:
         for server, _ in self._servers:

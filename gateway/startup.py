@@ -119,6 +119,7 @@ class Startup:
         report: gets one line on what is going on, for `/readyz` and the log.
         accept: refuses a manifest that goes against other parts of the process.
         checked: called once manifest and files are checked and an engine may load them.
+        read_bytes: how much of the model's files the last check read.
     """
 
     settings: Settings
@@ -131,6 +132,7 @@ class Startup:
     signer: Signer = field(init=False)
     manifest: Manifest | None = None
     envelope: bytes = b""
+    read_bytes: int = 0
 
     def _now(self) -> int:
         return int(self.clock())
@@ -200,6 +202,7 @@ class Startup:
         model = self.settings.model
         if model is None:
             return None
+        self.read_bytes = 0
         before = stat_fingerprint(scan_model(model))
         settings, max_age = self.settings, self.settings.files_max_age_seconds
         last = Checked.last(settings.state_dir) if max_age else None
@@ -209,14 +212,16 @@ class Startup:
             log.warning("files_not_read", read_at=last.at)
             return CheckedFiles(before, Protection.CACHED, last.at)
         protection = await asyncio.to_thread(
-            check_model_directory,
-            model,
-            manifest,
-            lambda share: self.report(f"checking the weights, {share:.0%}"),
+            check_model_directory, model, manifest, self._reading
         )
         if max_age and protection is Protection.STAT:
             Checked(manifest.digest, before, self._now()).keep(settings.state_dir)
         return CheckedFiles(before, protection)
+
+    def _reading(self, done: int, total: int) -> None:
+        self.read_bytes = done
+        # A file may grow while it is read.
+        self.report(f"checking the weights, {min(1, done / max(1, total)):.0%}")
 
     async def _seal(
         self, manifest: Manifest, run_dir: Path, files: CheckedFiles | None

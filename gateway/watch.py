@@ -175,4 +175,4 @@ class Watch:
 
 
 def _rehash(model: Path, manifest: Manifest) -> None:
-    check_model_directory(model, manifest, lambda _: None)
+    check_model_directory(model, manifest, lambda *_: None)

@@ -127,7 +127,7 @@ def _check_free(root: Path, manifest: Manifest, files: Sequence[ModelFile]) -> N
 
 
 def check_model_directory(
-    root: Path, manifest: Manifest, progress: Callable[[float], None]
+    root: Path, manifest: Manifest, progress: Callable[[int, int], None]
 ) -> Protection:
     """Return when the directory is the manifest's. Blocks while it reads every byte.
 
@@ -139,7 +139,7 @@ def check_model_directory(
     Args:
         root: the model directory.
         manifest: what it must be.
-        progress: gets the share done, 0 to 1, from worker threads.
+        progress: gets how many bytes were read, and of how many, from worker threads.
 
     Returns:
         What keeps the files as they were found.
@@ -158,13 +158,13 @@ def check_model_directory(
         known = _known(manifest, measured)
         kept = Protection.STAT if None in measured.values() else Protection.FS_VERITY
     unread = [file for file in files if file.name not in known]
-    total = max(1, sum(file.size for file in unread))
+    total = sum(file.size for file in unread)
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        progress(min(1.0, done / total))
+        progress(done, total)
 
     try:
         check_files(manifest, known | hash_files(unread, progress=advance))

@@ -236,7 +236,7 @@ def _vllm_model(folder: Path, load_format: str, extra: dict[str, Any]) -> Any:
 
 
 def _checked(root: Path, manifest: Manifest) -> None:
-    check_model_directory(root, manifest, lambda _share: None)
+    check_model_directory(root, manifest, lambda *_: None)
 
 
 def _load(way: str, root: Path, manifest: Manifest, run: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ _GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     f"{PREFIX}_requests_in_flight": sum,
     f"{PREFIX}_streams_in_progress": sum,
     f"{PREFIX}_weights_verification_duration_seconds": max,
+    f"{PREFIX}_weights_verification_bytes": max,
 }
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]

@@ -24,7 +24,11 @@ def free(tmp_path):
 
 def check(model):
     shares = []
-    check_model_directory(model.root, model.manifest, shares.append)
+
+    def progress(done, total):
+        shares.append(done / total)
+
+    check_model_directory(model.root, model.manifest, progress)
     return shares
 
 
@@ -80,7 +84,7 @@ def read_files(model, monkeypatch):
         return hash_files(files, **options)
 
     monkeypatch.setattr("gateway.weights.hash_files", hashing)
-    found = check_model_directory(model.root, model.manifest, lambda _: None)
+    found = check_model_directory(model.root, model.manifest, lambda *_: None)
     return found, names
 
 
@@ -122,7 +126,7 @@ def test_added_file_with_fs_verity(tmp_path, verity):
 
 
 def test_without_fs_verity_nothing_is_claimed(model):
-    found = check_model_directory(model.root, model.manifest, lambda _: None)
+    found = check_model_directory(model.root, model.manifest, lambda *_: None)
     assert found is Protection.STAT
 
 

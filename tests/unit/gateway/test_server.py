@@ -223,5 +223,6 @@ async def test_metrics_are_served_while_the_engine_is_waited_for(flags, site):
     process._stop()
     assert await running == 0
     assert "attest_gateway_ready 0.0\n" in page.text
-    name = "attest_gateway_weights_verification_duration_seconds"
-    assert float(page.text.partition(f"\n{name} ")[2].partition("\n")[0]) > 0
+    for what in ("duration_seconds", "bytes"):
+        name = f"attest_gateway_weights_verification_{what}"
+        assert float(page.text.partition(f"\n{name} ")[2].partition("\n")[0]) > 0

@@ -374,7 +374,9 @@ async def test_restart_with_unchanged_files_reads_none_and_says_so(
     start, reads, cached
 ):
     assert await protection_of(start, **cached) == "stat"
+    assert start.startup.read_bytes > 0
     assert await protection_of(start, now=NOW + 60, **cached) == "cached"
+    assert start.startup.read_bytes == 0
     assert len(reads) == 1
     started = await start.make(now=NOW + 60, **cached)
     claims = tokens.parse(opened(start, started).record, typ="eat+jwt").claims
