@@ -1,5 +1,6 @@
 """Each change after the start is seen at the next look."""
 
+import asyncio
 import os
 from dataclasses import replace
 
@@ -190,12 +191,15 @@ async def test_asserted_is_never_verified(site, engine):
 
 
 async def test_run_looks_until_something_changed(site, engine, monkeypatch):
-    looks = []
+    looks, real, me = [], asyncio.sleep, asyncio.current_task()
 
     async def sleep(seconds):
+        if asyncio.current_task() is not me:  # a server of another test that ends
+            return await real(seconds)
         looks.append(seconds)
         if len(looks) == 3:
             engine.evidence = None
+        return None
 
     monkeypatch.setattr("gateway.watch.asyncio.sleep", sleep)
     assert (await site.watch.run()).what is Changed.STATE

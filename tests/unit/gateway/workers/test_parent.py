@@ -7,6 +7,7 @@ import time
 import pytest
 from fakes.gateway import eventually
 from fakes.world import NOW, make_world
+from structlog.testing import capture_logs
 
 from attest.claims import Measured
 from gateway.auth import ApiKeys
@@ -243,16 +244,16 @@ async def test_boot_that_does_not_come_is_not_waited_for_for_ever(site, monkeypa
         await site.serve()
 
 
-async def test_pauses_grow_while_it_keeps_ending(site, monkeypatch, capsys):
+async def test_pauses_grow_while_it_keeps_ending(site, monkeypatch):
     monkeypatch.setattr(parent, "_MAX_PAUSE_SECONDS", 60.0)
     monkeypatch.setattr(parent, "_FIRST_PAUSE_SECONDS", 0.01)
     await site.serve()
-    for count in (3, 4, 5):
-        site.played[-1 if count > 3 else 0].end(1)
-        await site.up(count)
-    lines = [x for x in capsys.readouterr().out.splitlines() if "restarting" in x]
-    found = [line.rpartition("seconds=")[2].split()[0] for line in lines]
-    assert found == ["0.01", "0.02", "0.04"]
+    with capture_logs() as entries:
+        for count in (3, 4, 5):
+            site.played[-1 if count > 3 else 0].end(1)
+            await site.up(count)
+    pauses = [e["seconds"] for e in entries if e["event"] == "worker_restarting"]
+    assert pauses == [0.01, 0.02, 0.04]
 
 
 async def test_one_that_cannot_be_started_is_tried_again(site, monkeypatch):
