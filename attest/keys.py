@@ -113,11 +113,21 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key that is bound to exactly one algorithm."""
+    """A public key that is bound to exactly one algorithm.
+
+    Attributes:
+        thumbprint: RFC 7638 SHA-256 thumbprint, base64url; used as `kid` and as
+            identity.
+    """
 
     alg: Algorithm
     _key: Ed25519PublicKey | ec.EllipticCurvePublicKey
-    _thumbprint: list[str] = field(default_factory=list, init=False, compare=False)
+    thumbprint: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Derive what every token names."""
+        digest = hashlib.sha256(canonical(self.jwk)).digest()
+        object.__setattr__(self, "thumbprint", b64url_encode(digest))
 
     @classmethod
     def _of(cls, key: object) -> "PublicKey":
@@ -191,15 +201,6 @@ class PublicKey:
             "x": b64url_encode(numbers.x.to_bytes(32)),
             "y": b64url_encode(numbers.y.to_bytes(32)),
         }
-
-    @property
-    def thumbprint(self) -> str:
-        """RFC 7638 SHA-256 thumbprint, base64url; used as `kid` and as identity."""
-        # Computed once: every token names its key.
-        if not self._thumbprint:
-            digest = hashlib.sha256(canonical(self.jwk)).digest()
-            self._thumbprint.append(b64url_encode(digest))
-        return self._thumbprint[0]
 
     @property
     def pem(self) -> bytes:

@@ -57,10 +57,10 @@ async def read_body(
             raise _too_large(max_bytes)
     whole = scope.get("extensions", {}).get(WHOLE)
     body: bytes | None = None if whole is None else whole["take"]()
-    if body is not None and len(body) <= max_bytes:
-        return body
     if body is not None:
-        raise _too_large(max_bytes)
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
     try:
         async with asyncio.timeout(seconds):
             return await _read(receive, max_bytes)
