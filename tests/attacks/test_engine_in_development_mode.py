@@ -5,15 +5,14 @@ of an engine which somebody else starts. The real vLLM registers its routes here
 does when it starts, with and without it.
 """
 
-import json
-import subprocess
 import sys
 
 import pytest
+from fakes.engine_environment import plain_spec, result_of
 from fakes.routed_engine import honest_evidence
 
 from gateway.endpoints import refusal
-from gateway.engine.spec import EngineSpec, child_environment
+from gateway.engine.spec import child_environment
 from gateway.errors import DeniedEndpointError, StartupRefusedError
 from gateway.serving import FORBIDDEN_ROUTES, check_evidence
 
@@ -38,15 +37,7 @@ HOSTILE = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 
 def registered(environment):
     """Routes and dangerous switches of an engine in this environment."""
-    done = subprocess.run(
-        [sys.executable, "-c", REGISTER],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    [line] = [x for x in done.stdout.splitlines() if x.startswith("RESULT")]
-    return json.loads(line.removeprefix("RESULT"))
+    return result_of(REGISTER, environment=environment)
 
 
 def evidence_of(world, routes, switches):
@@ -57,14 +48,7 @@ def evidence_of(world, routes, switches):
 
 @pytest.mark.engine
 def test_engine_of_ours_has_none_of_them(tmp_path, world):
-    spec = EngineSpec(
-        python=sys.executable,
-        model_dir=tmp_path,
-        served_model_name="m",
-        run_dir=tmp_path / "run",
-        reference=b"{}",
-        dtype="float32",
-    )
+    spec = plain_spec(tmp_path)
     parent = {"PATH": "/usr/bin:/bin", **HOSTILE}
     environment = child_environment(spec, sys.executable, cpu=True, parent=parent)
     routes, switches = registered(environment)

@@ -5,14 +5,13 @@ goes by the name alone: a package that takes one of ours, in whichever group, is
 So the gateway looks at who provides what.
 """
 
-import json
-import subprocess
 import sys
 
 import pytest
+from fakes.engine_environment import plain_spec, result_of
 from fakes.routed_engine import honest_evidence
 
-from gateway.engine.spec import EngineSpec, child_environment
+from gateway.engine.spec import child_environment
 from gateway.errors import StartupRefusedError
 from gateway.serving import check_evidence
 
@@ -54,24 +53,9 @@ def install(folder, *points):
 def test_package_in_the_engines_environment(tmp_path, world, name):
     """Real vLLM: whose loader it then has, and what the gateway makes of that."""
     install(tmp_path / "packages", ("vllm.general_plugins", name))
-    spec = EngineSpec(
-        python=sys.executable,
-        model_dir=tmp_path,
-        served_model_name="m",
-        run_dir=tmp_path / "run",
-        reference=b"{}",
-        dtype="float32",
-    )
+    spec = plain_spec(tmp_path)
     environment = child_environment(spec, sys.executable, cpu=True, parent={})
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, tmp_path / "packages"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    [line] = [x for x in done.stdout.splitlines() if x.startswith("RESULT")]
-    loader, points = json.loads(line.removeprefix("RESULT"))
+    loader, points = result_of(LOAD, tmp_path / "packages", environment=environment)
     evidence = honest_evidence(world.manifest) | {"entry_points": points, "nonce": "n"}
     if name == "another":  # VLLM_PLUGINS kept it out
         assert loader == "gateway.engine.vllm_plugin.loader"

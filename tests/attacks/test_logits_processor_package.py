@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.engine_environment import plain_spec
 
 from gateway.engine.spec import EngineSpec, child_environment, command_line
 from gateway.engine.vllm_plugin.inventory import Inventory
@@ -78,14 +79,7 @@ def test_python_path_and_current_folder_do_not_get_it_in(package, tmp_path):
 
 
 def test_user_packages_do_not_get_it_in(package, tmp_path):
-    spec = EngineSpec(
-        python=sys.executable,
-        model_dir=tmp_path,
-        served_model_name="m",
-        run_dir=tmp_path / "run",
-        reference=b"{}",
-        dtype="float32",
-    )
+    spec = plain_spec(tmp_path)
     environment = child_environment(spec, sys.executable, cpu=True, parent={})
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     user = Path(environment["HOME"], ".local", "lib", version, "site-packages")

@@ -6,14 +6,13 @@ looks in a folder that is not there; and where it is started by somebody else, t
 middleware shows.
 """
 
-import json
-import subprocess
 import sys
 
 import pytest
+from fakes.engine_environment import plain_spec, result_of
 from fakes.routed_engine import honest_evidence
 
-from gateway.engine.spec import EngineSpec, child_environment
+from gateway.engine.spec import child_environment
 from gateway.errors import StartupRefusedError
 from gateway.serving import check_evidence
 
@@ -53,26 +52,11 @@ def hostile(tmp_path):
 
 def installed(environment):
     """The middleware of an API that vLLM builds in this environment."""
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    [line] = [x for x in done.stdout.splitlines() if x.startswith("RESULT")]
-    return json.loads(line.removeprefix("RESULT"))
+    return result_of(BUILD, environment=environment)
 
 
 def test_engine_of_ours_does_not_run_it(tmp_path, hostile, world):
-    spec = EngineSpec(
-        python=sys.executable,
-        model_dir=tmp_path,
-        served_model_name="m",
-        run_dir=tmp_path / "run",
-        reference=b"{}",
-        dtype="float32",
-    )
+    spec = plain_spec(tmp_path)
     found = installed(child_environment(spec, sys.executable, cpu=True, parent=hostile))
     assert not (tmp_path / "hostile" / "ran").exists()
     evidence = honest_evidence(world.manifest) | {"nonce": "n"}
