@@ -124,6 +124,10 @@ class Publisher(Follower):
         for text in (self._read_file(), kept):
             if text is not None:
                 await self._go_on_from(text)
+        if self.note is not None and str(self.note) != kept:
+            # The process died between the two: no proof could be given otherwise of
+            # what only this head covers, until the log grows.
+            await self._keep(self.head, self.note, witnessed=False)
 
     def _read_file(self) -> str | None:
         try:

@@ -137,6 +137,26 @@ async def test_restart_goes_on(open_log, log):
     proof.verify(leaf_of(token(305)), logs=[log.key.key], witnesses=[])
 
 
+async def test_killed_between_the_file_and_the_database_still_proves(open_log, log):
+    store, publisher = open_log()
+    await fill(store, 0, 3)
+    await publisher.publish()
+    await fill(store, 3, 5)
+
+    async def killed(*_args, **_kept):
+        raise StoreError("killed")
+
+    publisher._keep = killed
+    with pytest.raises(StoreError):
+        await publisher.publish()
+    store.close()
+    store, publisher = await reopened(open_log)
+    await publisher.publish()
+    assert publisher.head.size == 6
+    proof = await store.log_proof("att_4")
+    proof.verify(leaf_of(token(4)), logs=[log.key.key], witnesses=[])
+
+
 async def refused(open_log, match, **changes):
     with pytest.raises(StartupRefusedError, match=match) as caught:
         await reopened(open_log, **changes)
