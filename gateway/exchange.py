@@ -1,6 +1,6 @@
 """What one request and its answer leave behind for the token."""
 
-import secrets
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from attest.claims import Outcome
 from attest.dialects import Dialect
 from attest.digests import digest
+from attest.keys import b64url_encode
 from attest.request import RequestFacts
 from attest.transcript import Transcript
 
@@ -25,8 +26,15 @@ NO_FACTS = RequestFacts(
 
 
 def new_id() -> str:
-    """An unguessable id: whoever holds it may read the attestation."""
-    return "att_" + secrets.token_urlsafe(16)
+    """An unguessable id: whoever holds it may read the attestation.
+
+    `att_` and 22 characters of base64url: 48 bits of milliseconds since the epoch, big
+    endian, then 80 random ones, in the order of a UUIDv7 (RFC 9562 §5.7) without its
+    version and variant. Ids of about the same time begin alike, so a database puts them
+    side by side. An id tells its time, as `iat` does, and nothing else.
+    """
+    now = time.time_ns() // 1_000_000
+    return "att_" + b64url_encode(now.to_bytes(6, "big") + os.urandom(10))
 
 
 @dataclass(slots=True, kw_only=True)
