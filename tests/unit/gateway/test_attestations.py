@@ -4,17 +4,26 @@ import json
 from dataclasses import replace
 
 import pytest
+import rfc8785
 from fakes.world import ANSWER, GATEWAY, NOW, REQUEST, SYSTEM_PROMPT, make_world
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.claims import Measured, Outcome
 from attest.dialects import Dialect
 from attest.digests import digest
+from attest.errors import FormatError
 from attest.request import request_facts
 from attest.transcript import Transcript
 from attest.verify import verify
-from gateway.attestations import Attester, private_claims, public_claims
+from gateway.attestations import (
+    Attester,
+    canonical_json,
+    private_claims,
+    public_claims,
+)
 from gateway.boot import Boot, Session, WeightsReport
 from gateway.errors import StoreError
 from gateway.exchange import Exchange
@@ -221,3 +230,49 @@ async def test_answer_with_128_choices_is_proven(world, attester):
     verdict = verify(replace(bundle, response=answer), world.policy, at=NOW + 5)
     verdict.raise_unless_proven()
     assert "out.127" in verdict.disclosed
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**54), 2**54) | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(), inner)
+        | st.dictionaries(st.text(st.characters(max_codepoint=127)), inner)
+    ),
+    max_leaves=20,
+)
+
+
+def either_form(write, value):
+    try:
+        return write(value)
+    except (FormatError, rfc8785.CanonicalizationError, UnicodeEncodeError):
+        return None
+
+
+@given(JSON)
+def test_quick_canonical_form_is_that_of_the_library(value):
+    assert either_form(canonical_json, value) == either_form(rfc8785.dumps, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "".join(map(chr, range(0x250))),
+        "\u2028\u2029\ufeff\U0001f600</script>",
+        {chr(i): i for i in range(128)},
+        {"\ue000": 1, "\U0001f600": 2, "a": 3},
+        {"\xe9": 1, "e": 2},
+        [2**53 - 1, -(2**53) + 1, True, False, None, [], {}, "", {"": ""}],
+        [2**53],
+        [-(2**53)],
+        ["\ud800"],
+        {"\ud800": 1},
+        {1: 2},
+        [1.0, 1e21, -0.0],
+        [float("nan")],
+        b"bytes",
+    ],
+)
+def test_quick_canonical_form_at_its_edges(value):
+    assert either_form(canonical_json, value) == either_form(rfc8785.dumps, value)
