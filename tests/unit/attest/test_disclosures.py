@@ -41,9 +41,13 @@ def committed(*disclosures: str) -> dict:
     }
 
 
-@given(CLAIMS)
-def test_what_was_concealed_is_revealed(claims):
-    public, opened = conceal(claims)
+def in_utf8(value):
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+@given(CLAIMS, st.sampled_from([{}, {"encode": in_utf8}]))
+def test_what_was_concealed_is_revealed(claims, way):
+    public, opened = conceal(claims, **way)
     assert public["_sd_alg"] == "sha-256"
     assert public["_sd"] == sorted(public["_sd"])
     assert reveal(public, opened) == claims
