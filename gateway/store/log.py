@@ -6,8 +6,7 @@ above it there is one row per 256 hashes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from attest import disclosures
 from attest.errors import FormatError
@@ -36,8 +35,7 @@ T = TypeVar("T")
 _ROWS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRecord:
+class LoggedRecord(NamedTuple):
     """A new leaf and what it stands for: a kept attestation, by id, or a record."""
 
     leaf: bytes

@@ -7,24 +7,24 @@ token is written in the very transaction that keeps the token.
 """
 
 import asyncio
+import hashlib
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Self, TypeVar
 
-from attest.digests import parse_digest
 from attest.errors import ConfigurationError, FormatError
 from attest.log.proof import LogProof
-from attest.tokens import signing_digest
 from gateway.errors import StoreError
 from gateway.store.boots import boot_endorsements
 from gateway.store.database import Connection, Database
 from gateway.store.log import LoggedRecord, LogTables, log_proof
+from gateway.store.patience import Patience
 
 __all__ = ["Record", "RecordStore"]
 
@@ -54,6 +54,7 @@ class RecordStore:
         shared: whether other processes write to the same database.
         on_failure: called in the writer's thread for each transaction that failed.
         in_flight: how many requests are being served; called in the writer's thread.
+        patience: how long a write or a read may take.
     """
 
     def __init__(self, database: Database, *, log: bool) -> None:
@@ -64,6 +65,7 @@ class RecordStore:
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._reader_lock = threading.Lock()
+        self.patience = Patience(_PATIENCE_SECONDS, self._silence)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
 
@@ -157,7 +159,7 @@ class RecordStore:
         writer.executemany("INSERT INTO attestations VALUES (?, ?, ?, ?)", records)
         if self.log is not None:
             leaves = [
-                LoggedRecord(_leaf(token.partition("~")[0]), attestation=name)
+                LoggedRecord(_leaf(token), attestation=name)
                 for name, _, _, token in records
             ]
             self.log.append(writer, *leaves)
@@ -185,7 +187,7 @@ class RecordStore:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._queue.put((work, loop, future))
-        await self._patiently(future)
+        await self.patience.wait(future)
 
     def _submit(self, work: Work) -> "Future[None]":
         future: Future[None] = Future()
@@ -199,17 +201,17 @@ class RecordStore:
         Raises:
             StoreError: the database does not answer.
         """
-        return await self._patiently(asyncio.to_thread(self._read, work))
-
-    async def _patiently(self, waiting: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                return await waiting
+            async with asyncio.timeout(self.patience.seconds):
+                return await asyncio.to_thread(self._read, work)
         except TimeoutError:
-            raise StoreError(
-                f"store: {self._database.name}: no answer in {_PATIENCE_SECONDS:.0f} s",
-                hint="is the database up, and the network between?",
-            ) from None
+            raise self._silence() from None
+
+    def _silence(self) -> StoreError:
+        return StoreError(
+            f"store: {self._database.name}: no answer in {self.patience.seconds:g} s",
+            hint="is the database up, and the network between?",
+        )
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self.reading() as reader:
@@ -374,8 +376,11 @@ def _clear_room(writer: Connection) -> None:
     writer.execute("DELETE FROM room")
 
 
-def _leaf(compact: str) -> bytes:
-    return parse_digest(signing_digest(compact))
+def _leaf(token: str) -> bytes:
+    """SHA-256 of the signing input of a token, with its disclosures or without."""
+    end = token.find("~")
+    dot = token.rfind(".", 0, end if end >= 0 else len(token))
+    return hashlib.sha256(token[:dot].encode("ascii")).digest()
 
 
 def _get(attestation_id: str, reader: Connection) -> tuple[str, bytes] | None:

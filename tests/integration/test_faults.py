@@ -23,7 +23,6 @@ from fakes.upstream import Answer, chunk, head, json_answer, sse
 
 from attest.delivery import split_stream
 from gateway.errors import StartupRefusedError, StoreError
-from gateway.store import records
 from gateway.store.log import log_size
 from gateway.store.postgres import PostgresStore
 from gateway.store.sqlite import SqliteStore
@@ -214,8 +213,8 @@ async def test_database_server_that_is_killed_in_a_stream(server, tmp_path):
 @needs_postgres
 async def test_database_server_that_is_frozen(server, tmp_path, monkeypatch):
     """It takes everything and answers nothing: whoever waits is told in the end."""
-    monkeypatch.setattr(records, "_PATIENCE_SECONDS", 0.5)
     store = PostgresStore.open(server.new_database("frozen"), log=True)
+    monkeypatch.setattr(store.patience, "seconds", 0.5)
     log = SignedLog()
     async with running_gateway(tmp_path, log=log.key, store=store) as gateway:
         kept = [await good_answer(gateway)]

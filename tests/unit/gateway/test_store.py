@@ -94,7 +94,7 @@ async def test_put_returns_only_when_another_reader_sees_it(store, place):
 async def test_many_at_once_are_all_kept(store):
     records = [(f"att_{i}", "sha256:b", i, f"t{i}~") for i in range(700)]
     await asyncio.gather(*map(store.put, records))
-    for i in (0, 255, 256, 699):
+    for i in range(700):
         assert (await store.get(f"att_{i}"))[0] == f"t{i}~"
 
 
