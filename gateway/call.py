@@ -125,7 +125,7 @@ class Call:
         self._bound()
         began, limit = self.exchange.age(), self.state.limits.answer_seconds
         try:
-            async with Patience(limit, receive, self.lost) as patience:
+            with Patience(limit, receive, self.lost) as patience:
                 await self._ask(patience)
         except ClientGoneError:
             return False

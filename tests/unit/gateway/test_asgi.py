@@ -101,7 +101,7 @@ def client(request):
 
 
 async def test_block_ends_by_itself(client):
-    async with client.patience():
+    with client.patience():
         await asyncio.sleep(0)
     client.leave()
     await asyncio.sleep(0.01)  # nobody is cancelled by that
@@ -110,59 +110,69 @@ async def test_block_ends_by_itself(client):
 
 async def test_block_ends_although_more_of_the_request_comes():
     client = Client(part(b""), tells=False)
-    async with client.patience():
+    with client.patience():
         await asyncio.sleep(0.01)
 
 
 async def test_block_ends_when_the_client_leaves(client):
     asyncio.get_running_loop().call_later(0.01, client.leave)
-    with pytest.raises(ClientGoneError):
-        async with client.patience():
-            await asyncio.sleep(60)
+    with pytest.raises(ClientGoneError), client.patience():
+        await asyncio.sleep(60)
     await asyncio.sleep(0)
     assert asyncio.current_task().cancelling() == 0
     assert client.listeners == []
 
 
 async def test_block_ends_when_its_time_is_up(client):
-    with pytest.raises(TimeoutError):
-        async with client.patience(0.01):
-            await asyncio.sleep(60)
+    with pytest.raises(TimeoutError), client.patience(0.01):
+        await asyncio.sleep(60)
     client.leave()
     await asyncio.sleep(0.01)
 
 
 async def test_reader_that_stopped_reading_is_gone(client):
-    with pytest.raises(ClientGoneError):  # noqa: PT012  # the block is the test
-        async with client.patience() as patience:
-            asyncio.get_running_loop().call_soon(patience.leave)
-            await asyncio.sleep(60)
+    with pytest.raises(ClientGoneError), client.patience() as patience:  # noqa: PT012
+        asyncio.get_running_loop().call_soon(patience.leave)
+        await asyncio.sleep(60)
 
 
 async def test_client_that_leaves_twice_and_late(client):
-    with pytest.raises(ClientGoneError):  # noqa: PT012  # the block is the test
-        async with client.patience() as patience:
-            patience.leave()
-            patience.leave()
-            client.leave()
-            await asyncio.sleep(60)
+    with pytest.raises(ClientGoneError), client.patience() as patience:  # noqa: PT012
+        patience.leave()
+        patience.leave()
+        client.leave()
+        await asyncio.sleep(60)
     patience.leave()
 
 
 async def test_work_that_is_done_before_it_can_end_is_done(client):
-    async with client.patience() as patience:
+    with client.patience() as patience:
         patience.leave()
 
 
+async def test_nobody_is_cancelled_after_the_block(client):
+    with client.patience() as patience:
+        pass
+    patience.leave()
+    await asyncio.sleep(0.01)
+
+
+async def test_time_that_is_up_as_the_client_leaves_is_one_end(client):
+    asyncio.get_running_loop().call_later(0.01, client.leave)
+    with pytest.raises((ClientGoneError, TimeoutError)), client.patience(0.01):
+        await asyncio.sleep(60)
+    await asyncio.sleep(0.02)
+    assert asyncio.current_task().cancelling() == 0
+
+
 async def test_error_of_the_work_is_raised(client):
-    with pytest.raises(KeyError):
-        async with client.patience():
-            raise KeyError
+    with pytest.raises(KeyError), client.patience():
+        raise KeyError
 
 
 async def test_cancellation_of_the_task_is_no_departure(client):
     async def work():
-        async with client.patience():
+        with client.patience():
             await asyncio.sleep(60)
 
     task = asyncio.create_task(work())
@@ -175,7 +185,7 @@ async def test_cancellation_of_the_task_is_no_departure(client):
 
 async def test_cancellation_and_departure_at_once_is_cancellation(client):
     async def work():
-        async with client.patience() as patience:
+        with client.patience() as patience:
             patience.leave()
             asyncio.current_task().cancel()
             await asyncio.sleep(60)
