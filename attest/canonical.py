@@ -23,6 +23,7 @@ MAX_DEPTH = 64
 # A string, consumed whole, possessively and without needing its end: an unterminated
 # one would else be rescanned from every quote in it.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_SPACE = " \t\n\r"  # RFC 8259 §2
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -70,10 +71,6 @@ _DECODER = json.JSONDecoder(
 
 
 def _check_depth(data: bytes, max_depth: int) -> None:
-    # Fewer opening brackets than levels: no need to tell brackets from text. That is
-    # every event of a stream, where the walk below would be half of all work.
-    if data.count(b"[") + data.count(b"{") <= max_depth:
-        return
     depth = 0
     for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
         if bracket in b"[{":
@@ -97,18 +94,30 @@ def read_json(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any
     """
     if len(data) > max_bytes:
         raise FormatError(f"JSON: {len(data)} bytes, at most {max_bytes} are read")
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise FormatError("JSON: starts with a byte order mark")
     try:
-        text = data.decode("utf-8")
+        text = data.decode()
     except UnicodeDecodeError:
         raise FormatError("JSON: not UTF-8") from None
-    _check_depth(data, max_depth)
+    # Fewer opening brackets than levels: no need to tell brackets from text. That is
+    # every event of a stream, where the walk would be half of all work.
+    if data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
+    bare = text.strip(_SPACE)
     try:
-        return _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(bare)
     except json.JSONDecodeError as error:
         # `from None`: the original error quotes the document.
-        raise FormatError(f"JSON: syntax error at byte {error.pos}") from None
+        raise _syntax_error(text, bare, error.pos) from None
+    if end != len(bare):
+        raise _syntax_error(text, bare, end)
+    return value
+
+
+def _syntax_error(text: str, bare: str, at: int) -> FormatError:
+    if text.startswith("\ufeff"):
+        return FormatError("JSON: starts with a byte order mark")
+    place = len(text[: text.find(bare) + at].encode())
+    return FormatError(f"JSON: syntax error at byte {place}")
 
 
 def read_object(

@@ -77,6 +77,30 @@ def test_refused(data, reason):
         read(data)
 
 
+SPACE = st.text(" \t\n\r\v\f\x00\x85\xa0\u2028\ufeff,1", max_size=3)
+
+
+@given(SPACE, JSON, SPACE)
+def test_what_may_stand_around_a_text_is_what_json_says(before, value, after):
+    text = before + json.dumps(value) + after
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(FormatError):
+            read(text)
+    else:
+        assert read(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [(' \n["é", x]', 9), ('"é" x', 4), ("", 0), ("[1", 2), ("[1]]", 3)],
+)
+def test_place_of_a_syntax_error_is_that_of_its_byte(text, place):
+    with pytest.raises(FormatError, match=f"syntax error at byte {place}$"):
+        read(text)
+
+
 def test_message_never_quotes_the_input():
     with pytest.raises(FormatError) as caught:
         read('{"secret": }')
