@@ -1,6 +1,7 @@
 """What a token says about the request: its facts, read from the parsed body."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -145,13 +146,22 @@ def _boolean(body: Mapping[str, Any], name: str) -> bool:
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, str]:
     texts = {}
-    for name in sorted(_SAMPLING & body.keys()):
-        if body[name] is not None:
-            text = _encode(body[name])
+    for name in sorted([name for name in body if name in _SAMPLING]):
+        value = body[name]
+        if value is not None:
+            text = _json(value)
             if len(text) > _MAX_PARAMETER:
                 text = digest(text.encode("ascii"))
             texts[name] = text
     return texts
+
+
+def _json(value: Any) -> str:
+    # What the encoder does with a number, without making an encoder for it.
+    kind = type(value)
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
+    return _encode(value)
 
 
 def _system_prompt(texts: list[str]) -> str | None:

@@ -218,6 +218,11 @@ def test_sampling_parameters_are_json_texts():
     }
 
 
+@given(st.integers() | st.floats() | st.booleans() | st.text(max_size=20))
+def test_every_single_value_stands_as_its_json(value):
+    assert chat(seed=value).sampling == {"seed": json.dumps(value)}
+
+
 def test_other_members_are_no_sampling_parameters():
     assert chat(user="me", stream=True, metadata={}).sampling == {}
 
