@@ -104,7 +104,10 @@ class ProfileRecorder:
         if not self._curve:
             with undisturbed(self._model):
                 self._begin = self._chunks()
-                self._curve[0] = self._losses()
+            self._curve[0] = {
+                p.principle: mean_loss(p, self._begin[p.principle])
+                for p in self._probes
+            }
         self._old = {
             name: parameter.detach().clone()
             for name, parameter in self._parameters.items()

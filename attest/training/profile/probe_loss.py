@@ -25,16 +25,23 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Kept are each module's mode, every `requires_grad`, and the random state of the CPU
     and of the model's own accelerator. `.grad` is not kept: use `torch.autograd.grad`,
-    which does not write it and triggers no hook on its accumulation.
+    which does not write it and triggers no hook on its accumulation. A model whose
+    configuration knows `use_cache` keeps no keys and values, which nothing here reads.
     """
+    config = getattr(model, "config", None)
+    cached = getattr(config, "use_cache", None)
     modes = [(module, module.training) for module in model.modules()]
     needed = [(p, p.requires_grad) for p in model.parameters()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices=list(devices)):
             model.eval()
+            if cached:
+                config.use_cache = False
             yield
     finally:
+        if cached:
+            config.use_cache = cached
         for module, training in modes:
             module.training = training
         for parameter, flag in needed:

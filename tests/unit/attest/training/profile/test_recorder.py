@@ -90,6 +90,23 @@ def test_a_model_that_draws_random_numbers_draws_the_same_ones(world):
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def test_a_probe_keeps_no_keys_and_values_and_training_does_as_before(world):
+    kept = []
+
+    def look(_module, _given, found):
+        kept.append((world.model.training, found.past_key_values is not None))
+
+    config = world.model.config
+    config.use_cache = True
+    hook = world.model.model.register_forward_hook(look)
+    try:
+        step(world, world.recorder(every=1), descend(world, "L01"))
+    finally:
+        hook.remove()
+    assert set(kept) == {(False, False), (True, True)}
+    assert config.use_cache is True
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_as_they_are(world):
     recorder = world.recorder(every=1)
 
