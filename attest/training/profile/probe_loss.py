@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +29,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     which does not write it and triggers no hook on its accumulation. A model whose
     configuration knows `use_cache` keeps no keys and values, which nothing here reads.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     cached = getattr(config, "use_cache", None)
     modes = [(module, module.training) for module in model.modules()]
     needed = [(p, p.requires_grad) for p in model.parameters()]
