@@ -12,11 +12,11 @@ import msgspec
 from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.canonical import canonical
-from attest.claims import EAT_PROFILE, SystemPrompt
+from attest.claims import SystemPrompt
 from attest.digests import digest
 from attest.log.proof import LogProof
 from attest.request import prompt_digest, semantic_digest
-from attest.transcript import output_digest
+from attest.transcript import Transcript, output_digest
 from gateway.boot import Boot, Session, follow
 from gateway.exchange import Exchange, Sealed
 from gateway.store.records import Record
@@ -47,8 +47,42 @@ class Store(Protocol):
         """Return when there is place for more."""
 
 
-def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
-    found = prompt_digest(exchange.facts)
+def canonical_json(value: Any) -> bytes:
+    """The same as `canonical`, raising as it does, in a third of the time."""
+    return canonical(value, simple=_sorted_json)
+
+
+def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
+    """The claims in the clear, but for seq, prev, iat and the salted digests."""
+    facts, transcript = exchange.facts, exchange.transcript
+    claims: dict[str, Any] = {
+        **boot.claims,
+        "jti": exchange.id,
+        "toe": int(exchange.ended_at),
+        "system_prompt": _system_prompt(prompt_digest(facts), boot).value,
+        "res": {
+            "status": exchange.status,
+            "content_digest": exchange.content_digest,
+            "content_bytes": exchange.content_bytes,
+            "stream": exchange.stream,
+            "outcome": exchange.outcome.value,
+            "choices": 0 if transcript is None else transcript.choice_count,
+        },
+    }
+    if exchange.nonce is not None:
+        claims["eat_nonce"] = exchange.nonce
+    if facts.model is not None:
+        claims["gen_ai.request.model"] = facts.model
+    if exchange.forwarded != exchange.received:
+        claims["altered"] = True
+    if exchange.overrides:
+        claims["overrides"] = exchange.overrides
+    if transcript is not None:
+        claims |= _answer_claims(transcript)
+    return claims
+
+
+def _system_prompt(found: str | None, boot: Boot) -> SystemPrompt:
     if found is None:
         return SystemPrompt.ABSENT
     if found in boot.manifest.runtime.system_prompts:
@@ -56,76 +90,30 @@ def _system_prompt(exchange: Exchange, boot: Boot) -> SystemPrompt:
     return SystemPrompt.UNLISTED
 
 
-def canonical_json(value: Any) -> bytes:
-    """The same as `canonical`, raising as it does, in a third of the time."""
-    return canonical(value, simple=_sorted_json)
-
-
-def _without_none(claims: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in claims.items() if value is not None}
-
-
-def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
-    """The claims in the clear, but for seq, prev, iat and the salted digests."""
-    manifest, weights = boot.manifest, boot.weights
-    transcript = exchange.transcript
-    answer: dict[str, Any] = {}
-    if transcript is not None:
-        answer = {
-            "sub": transcript.response_id,
-            "gen_ai.response.model": transcript.response_model,
-            "gen_ai.response.finish_reasons": list(transcript.finish_reasons) or None,
-            "gen_ai.usage.input_tokens": transcript.usage.input_tokens,
-            "gen_ai.usage.output_tokens": transcript.usage.output_tokens,
-        }
-    return _without_none(
-        {
-            "toe": int(exchange.ended_at),
-            "eat_nonce": exchange.nonce,
-            "gen_ai.request.model": exchange.facts.model,
-            "altered": (exchange.forwarded != exchange.received) or None,
-            "overrides": list(exchange.overrides) or None,
-            "stale": weights.stale,
-            **answer,
-        }
-    ) | {
-        "iss": boot.session.gateway_id,
-        "jti": exchange.id,
-        "eat_profile": EAT_PROFILE,
-        "boot": boot.digest,
-        "manifest": {"digest": manifest.digest},
-        "constitution": manifest.constitution,
-        "weights": {
-            "root": weights.root,
-            "measured": str(weights.measured),
-            "verified_at": weights.verified_at,
-        },
-        "system_prompt": str(_system_prompt(exchange, boot)),
-        "res": {
-            "status": exchange.status,
-            "content_digest": exchange.content_digest,
-            "content_bytes": exchange.content_bytes,
-            "stream": exchange.stream,
-            "outcome": str(exchange.outcome),
-            "choices": 0 if transcript is None else transcript.choice_count,
-        },
+def _answer_claims(transcript: Transcript) -> dict[str, Any]:
+    usage = transcript.usage
+    claims = {
+        "sub": transcript.response_id,
+        "gen_ai.response.model": transcript.response_model,
+        "gen_ai.response.finish_reasons": transcript.finish_reasons or None,
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
     }
+    return {name: value for name, value in claims.items() if value is not None}
 
 
 def private_claims(exchange: Exchange) -> dict[str, Any]:
     """The claims that are only committed to, under a salt."""
     facts, forwarded = exchange.facts, exchange.forwarded
-    claims = _without_none(
-        {
-            "request.digest": digest(exchange.received),
-            "request.forwarded_digest": None
-            if forwarded == exchange.received
-            else digest(forwarded),
-            "request.semantic_digest": semantic_digest(facts, write=canonical_json),
-            "system_prompt.digest": prompt_digest(facts),
-            "request.sampling": dict(facts.sampling) or None,
-        }
-    )
+    claims: dict[str, Any] = {"request.digest": digest(exchange.received)}
+    if forwarded != exchange.received:
+        claims["request.forwarded_digest"] = digest(forwarded)
+    if (semantic := semantic_digest(facts, write=canonical_json)) is not None:
+        claims["request.semantic_digest"] = semantic
+    if (prompt := prompt_digest(facts)) is not None:
+        claims["system_prompt.digest"] = prompt
+    if facts.sampling:
+        claims["request.sampling"] = dict(facts.sampling)
     if exchange.transcript is not None:
         for output in exchange.transcript.outputs():
             found = output_digest(output, write=canonical_json)

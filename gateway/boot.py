@@ -93,6 +93,7 @@ class Boot:
 
     Attributes:
         digest: how attestations name this boot: digest of the record's signing input.
+        claims: what each of its attestations says of it, in the clear.
     """
 
     session: Session
@@ -101,10 +102,28 @@ class Boot:
     weights: WeightsReport
     record: str
     digest: str = field(init=False)
+    claims: Mapping[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Derive what is not given."""
         object.__setattr__(self, "digest", tokens.signing_digest(self.record))
+        object.__setattr__(self, "claims", self._claims())
+
+    def _claims(self) -> dict[str, Any]:
+        weights = self.weights
+        claims = {
+            "iss": self.session.gateway_id,
+            "eat_profile": EAT_PROFILE,
+            "boot": self.digest,
+            "manifest": {"digest": self.manifest.digest},
+            "constitution": self.manifest.constitution,
+            "weights": {
+                "root": weights.root,
+                "measured": str(weights.measured),
+                "verified_at": weights.verified_at,
+            },
+        }
+        return claims if weights.stale is None else {**claims, "stale": weights.stale}
 
     def verified(self, at: int) -> "Boot":
         """The same boot after a look that found all as it was."""

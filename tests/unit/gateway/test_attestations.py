@@ -3,6 +3,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 import rfc8785
 from fakes.world import ANSWER, GATEWAY, NOW, REQUEST, SYSTEM_PROMPT, make_world
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from attest import disclosures, tokens
 from attest.bundle import Bundle
-from attest.claims import Measured, Outcome
+from attest.claims import EAT_PROFILE, Measured, Outcome
 from attest.dialects import Dialect
 from attest.digests import digest
 from attest.errors import FormatError
@@ -152,6 +153,64 @@ def test_system_prompt_kind(boot, prompt, kind):
     request = json.dumps({"model": "m", "messages": messages}).encode()
     claims = public_claims(exchange(request), boot)
     assert claims["system_prompt"] == kind
+
+
+def test_what_is_said_in_the_clear(world, boot):
+    found = exchange(
+        id="att_x", nonce="n" * 16, forwarded=REQUEST + b" ", overrides=("user",)
+    )
+    answer = json.loads(ANSWER)
+    manifest = world.manifest
+    assert public_claims(found, boot) == {
+        "iss": GATEWAY,
+        "jti": "att_x",
+        "toe": NOW,
+        "sub": answer["id"],
+        "eat_profile": EAT_PROFILE,
+        "eat_nonce": "n" * 16,
+        "boot": boot.digest,
+        "manifest": {"digest": manifest.digest},
+        "constitution": manifest.constitution,
+        "weights": {
+            "root": manifest.tensor_root,
+            "measured": "engine",
+            "verified_at": NOW,
+        },
+        "gen_ai.request.model": json.loads(REQUEST)["model"],
+        "gen_ai.response.model": answer["model"],
+        "gen_ai.response.finish_reasons": ("stop",),
+        "gen_ai.usage.input_tokens": answer["usage"]["prompt_tokens"],
+        "gen_ai.usage.output_tokens": answer["usage"]["completion_tokens"],
+        "system_prompt": "governed",
+        "altered": True,
+        "overrides": ("user",),
+        "res": {
+            "status": 200,
+            "content_digest": digest(ANSWER),
+            "content_bytes": len(ANSWER),
+            "stream": False,
+            "outcome": "complete",
+            "choices": 1,
+        },
+    }
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@given(model=TEXT, nonce=TEXT, overrides=st.lists(TEXT, max_size=2).map(tuple))
+def test_quick_encoder_says_what_the_ordinary_one_says(world, model, nonce, overrides):
+    session = Session(world.session, world.certificate, GATEWAY)
+    weights = WeightsReport(world.manifest.tensor_root, 1, Measured.ENGINE, NOW)
+    boot = Boot(session, world.manifest, world.envelope, weights, world.boot)
+    found = exchange(nonce=nonce, overrides=overrides)
+    found.facts = replace(found.facts, model=model)
+    claims = public_claims(found, boot)
+    said = [
+        tokens.parse(tokens.mint(TYP, claims, world.session, **way), typ=TYP).claims
+        for way in ({}, {"encode": msgspec.json.encode})
+    ]
+    assert said[0] == said[1]
 
 
 def test_lone_surrogate_in_the_system_prompt_is_unlisted(boot):
