@@ -9,6 +9,7 @@ from gateway.errors import HttpError, RequestError
 
 __all__ = [
     "WHOLE",
+    "Answer",
     "ClientGoneError",
     "Lost",
     "Patience",
@@ -27,12 +28,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Lost = Callable[[Callable[[], None]], Callable[[], object]]
 Fields = Sequence[tuple[bytes, bytes]]
+Answer = Callable[[int, Fields, bytes], Awaitable[None]]
 
 
 WHOLE = "attest.whole"
-"""Extension of the scope: its member `take` gives the body if all of it is here.
+"""Extension of the scope, for bodies that are whole.
 
-None where it is not, or was taken. So nearly every body is had without a timer.
+    take    gives the request's body if all of it is here; None where it is not, or was
+            taken. So nearly every body is had without a timer.
+    answer  sends status, fields and a body at once, as `send_body` does in two messages
 """
 
 
@@ -55,8 +59,8 @@ async def read_body(
         announced = value[:20] if name == b"content-length" else b""
         if announced.isdigit() and int(announced) > max_bytes:
             raise _too_large(max_bytes)
-    whole = scope.get("extensions", {}).get(WHOLE)
-    body: bytes | None = None if whole is None else whole["take"]()
+    take = scope.get("extensions", {}).get(WHOLE, {}).get("take")
+    body: bytes | None = None if take is None else take()
     if body is not None:
         if len(body) > max_bytes:
             raise _too_large(max_bytes)

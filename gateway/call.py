@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from attest.claims import Outcome
 from attest.delivery import ATTESTATION_HEADER, MAX_HEADER
@@ -12,6 +13,7 @@ from attest.digests import digest
 from attest.errors import AttestError, FormatError
 from attest.transcript import MAX_BODY, Transcript
 from gateway.asgi import (
+    Answer,
     ClientGoneError,
     Lost,
     Patience,
@@ -77,6 +79,7 @@ class Call:
     comment: bool = True
     abort: Callable[[], None] | None = None
     lost: Lost | None = None
+    answer: Answer | None = None
     _response: UpstreamResponse | None = None
     _chunks: AsyncGenerator[bytes] | None = None
     _relay: StreamRelay | None = None
@@ -241,7 +244,8 @@ class Call:
             await self._send_unattested(error)
             return
         fields = self._attested_fields(sealed, response)
-        await send_body(self.send, response.status, fields, body)
+        answer = self.answer or partial(send_body, self.send)
+        await answer(response.status, fields, body)
 
     async def _end_stream(self, relay: StreamRelay) -> None:
         broken = self._stopped or self._failure is not None

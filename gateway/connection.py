@@ -117,7 +117,7 @@ class Connection(HttpToolsProtocol):
             keep_alive=self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        self.scope["extensions"][WHOLE] = {"take": turn.take}
+        self.scope["extensions"][WHOLE] = {"take": turn.take, "answer": turn.answer}
         self._start_asgi_task(self.cycle, self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:

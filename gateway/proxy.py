@@ -19,6 +19,7 @@ from attest.errors import FormatError
 from attest.request import request_facts
 from gateway import headers
 from gateway.asgi import (
+    WHOLE,
     ClientGoneError,
     Receive,
     Scope,
@@ -145,6 +146,7 @@ class AttestedEndpoint(_Endpoint):
             content_type=content_type,
             abort=extensions.get(ABORT, {}).get("now"),
             lost=extensions.get(LOST, {}).get("tell"),
+            answer=extensions.get(WHOLE, {}).get("answer"),
         )
         try:
             exchange.nonce = headers.nonce(fields)

@@ -45,13 +45,17 @@ class Turn(RequestResponseCycle):
         self.logger, self._loop = connection.logger, connection.loop
         self.default_headers = connection.server_state.default_headers
         self.keep_alive, self.on_response = keep_alive, on_response
-        self.message_event = self  # type: ignore[assignment]
         self.body, self.more_body = bytearray(), True
         self.disconnected = self.response_started = self.response_complete = False
         self._given = self._taken = False  # a piece of the body, and its last one
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
         self._left = _NO_LENGTH
+
+    @property
+    def message_event(self) -> Any:  # type: ignore[override]
+        """What uvicorn's connection calls `set` of."""
+        return self
 
     def set(self) -> None:
         """Something came of the request, or its client or its answer is at an end."""
@@ -98,7 +102,11 @@ class Turn(RequestResponseCycle):
         if self.disconnected:
             return
         if not self.response_started:
-            self._start(message["status"], message["headers"])
+            head = self._start(message["status"], message["headers"])
+            if self._left == _NO_LENGTH:
+                self.transport.write(head)
+            else:
+                self._head = head
             return
         if self.response_complete:
             raise RuntimeError("the answer is complete already")
@@ -115,9 +123,27 @@ class Turn(RequestResponseCycle):
         if not more:
             self._complete()
 
-    def _start(self, status: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    async def answer(
+        self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Send a whole answer: what `send` makes of a head with its length and of it.
+
+        Raises:
+            RuntimeError: a field would end its line early, or an answer was begun.
+        """
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("an answer was begun already")
+        length = b"content-length", b"%d" % len(body)
+        self.transport.write(self._start(status, [*fields, length]) + body)
+        self._complete()
+
+    def _start(self, status: int, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
         self.response_started = True
-        lines = [b"%b: %b\r\n" % field for field in (*self.default_headers, *fields)]
+        lines = [b": ".join(field) for field in (*self.default_headers, *fields)]
         closes = not self.keep_alive
         for name, value in fields:
             if name == b"content-length":
@@ -125,20 +151,17 @@ class Turn(RequestResponseCycle):
             elif name == b"connection" and value == b"close":
                 closes, self.keep_alive = False, False
         if closes:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         if self._left == _NO_LENGTH:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
+            lines.append(b"transfer-encoding: chunked")
+        text = b"".join(lines)
+        if b"\n" in text or b"\r" in text or b"\0" in text:
             raise RuntimeError("a header field does not fit on one line")
-        head = STATUS_LINE[status] + head + b"\r\n"
-        if self._left == _NO_LENGTH:
-            self.transport.write(head)
-        else:
-            self._head = head
+        return STATUS_LINE[status] + b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _complete(self) -> None:
         self.response_complete = True
+        self.scope = {}  # type: ignore[typeddict-item]  # its extensions know this one
         self.set()
         if not self.keep_alive:
             self.transport.close()

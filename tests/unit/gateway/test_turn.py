@@ -1,6 +1,8 @@
 """A request to a row is answered as uvicorn itself would answer it."""
 
 import asyncio
+import gc
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,8 +11,9 @@ from fakes.served_app import Served, post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.asgi import WHOLE
+from gateway.asgi import WHOLE, send_body
 from gateway.connection import connection_class
+from gateway.turn import Turn
 
 ELSEWHERE = "/not/a/row"
 
@@ -25,6 +28,19 @@ def answering(*messages):
             body += message["body"]
             more = message["more_body"]
         for message in messages:
+            await send(message)
+
+    return app
+
+
+def at_once(*fields, status=200, then=()):
+    """An application that sends a whole answer at once where it can."""
+
+    async def app(scope, receive, send):
+        answer = scope.get("extensions", {}).get(WHOLE, {}).get("answer")
+        answer = answer or partial(send_body, send)
+        await answer(status, fields, b"hello")
+        for message in then:
             await send(message)
 
     return app
@@ -129,6 +145,48 @@ async def test_answers_are_uvicorns_to_the_byte(answer):
     )
 
 
+@pytest.mark.parametrize(
+    "app",
+    [
+        at_once((b"x", b"y")),
+        at_once((b"connection", b"close")),
+        at_once(status=429),
+        at_once(then=[piece(b"more", more=False)]),
+    ],
+)
+async def test_answers_at_once_are_uvicorns_to_the_byte(app):
+    ours, theirs = await both(app, *REQUESTS.values())
+    assert ours == theirs
+    assert any(said.endswith(b"hello") for said in ours)
+
+
+async def test_answer_at_once_does_not_follow_another():
+    async def app(scope, receive, send):
+        answer = scope["extensions"][WHOLE]["answer"]
+        await answer(200, [], b"one")
+        with pytest.raises(RuntimeError, match="begun already"):
+            await answer(200, [], b"two")
+
+    async with Served(app, connection_class(5)) as served:
+        assert (await served.say(post(CHAT))).endswith(b"\r\n\r\none")
+
+
+async def test_request_leaves_nothing_to_the_garbage_collector():
+    async with Served(at_once(), connection_class(5)) as served:
+        gc.collect()
+        gc.disable()
+        try:
+            await served.say(*[post(CHAT, b"body")] * 3)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            # The last one lives as long as its connection, which uvicorn's cycles hold.
+            assert sum(isinstance(found, Turn) for found in gc.garbage) <= 1
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+
 async def test_body_is_taken_once_and_only_whole():
     app = connection_class(5)
     async with Served(echo_taken, app) as served:
@@ -162,10 +220,11 @@ def test_requests_however_they_are_cut(many):
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
 async def test_field_that_would_end_its_line_is_not_sent(value):
-    app = answering(start((b"x", value), LENGTH), piece(b"hello", more=False))
-    [ours], _ = await both(app, [post(CHAT)])
-    assert b"set-cookie" not in ours
-    assert not ours.startswith(b"HTTP/1.1 200")
+    in_two = answering(start((b"x", value), LENGTH), piece(b"hello", more=False))
+    for app in (in_two, at_once((b"x", value))):
+        [ours], _ = await both(app, [post(CHAT)])
+        assert b"set-cookie" not in ours
+        assert not ours.startswith(b"HTTP/1.1 200")
 
 
 async def test_head_of_a_stream_goes_out_before_its_first_piece():
