@@ -42,7 +42,6 @@ _MAX_KEY_FILE = 16 * 1024
 _URLSAFE = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 )
-_TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
 
@@ -55,9 +54,9 @@ class Algorithm(StrEnum):
 
 def b64url_encode(data: bytes) -> str:
     """Base64url without padding (RFC 7515 §2)."""
-    # Taking the newline off costs less than asking for none.
-    text = binascii.b2a_base64(data).translate(_TO_URLSAFE)
-    return text.rstrip(b"=\n").decode()
+    # Taking the newline off costs less than asking for none, and JSON has few + and /.
+    text = binascii.b2a_base64(data).rstrip(b"=\n")
+    return text.replace(b"+", b"-").replace(b"/", b"_").decode()
 
 
 def b64url_decode(text: str | bytes) -> bytes:
