@@ -210,7 +210,8 @@ class Answer(ABC):
     @property
     def finish_reasons(self) -> tuple[str | None, ...]:
         """Finish reason of each choice, sorted by its index."""
-        return tuple(choice.finish_reason for _, choice in sorted(self.choices.items()))
+        choices = sorted(self.choices.items())
+        return tuple([choice.finish_reason for _, choice in choices])
 
     def has_ended(self, expected: int) -> bool:
         """Whether so many choices gave a reason why they ended."""
@@ -230,8 +231,8 @@ class Answer(ABC):
             self.response_model = _name(value.get("model"))
         usage = value.get("usage")
         if isinstance(usage, dict):
-            counts = (_count(usage.get(name)) for name in self.counts)
-            self.usage = Usage(*counts)
+            given, made = self.counts
+            self.usage = Usage(_count(usage.get(given)), _count(usage.get(made)))
 
 
 class SingleAnswer(Answer):
