@@ -52,6 +52,9 @@ class Connection(HttpToolsProtocol):
     departed: "ClassVar[deque[Connection]]"
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _in_head = True
+    _idle: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -62,22 +65,27 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the head's bytes; see asyncio.Protocol."""
-        if self._deadline is not None:
+        if self._idle_since is not None:
+            self._idle_since = self.loop.time()
+        if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.abort()
+        if self._in_head:
+            # Nearly every head comes whole, and then needs no timer.
+            if self._deadline is None:
+                self._arm()
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         """The first byte of a request is here; see httptools."""
         super().on_message_begin()
         # What came with it in one piece is not counted: less than a socket's buffer.
-        self._head_bytes = 0
-        if self._deadline is None:
-            self._arm()
+        self._in_head, self._head_bytes, self._idle_since = True, 0, None
 
     def on_headers_complete(self) -> None:
         """The head is whole; see httptools."""
+        self._in_head = False
         self._disarm()
         # The task that reads the scope starts in a later turn of the loop.
         self.scope["extensions"] = {
@@ -120,9 +128,39 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"][WHOLE] = {"take": turn.take, "answer": turn.answer}
         self._start_asgi_task(self.cycle, self.app)
 
+    def on_response_complete(self) -> None:
+        """An answer is complete; see uvicorn, which starts a timer for each.
+
+        This one lasts as long as the connection, and looks how long it was idle.
+        """
+        if self._in_head or self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            self._unset_keepalive_if_required()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._look_later(self.timeout_keep_alive)
+
+    def _look_later(self, seconds: float) -> None:
+        self._idle = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._idle = None
+        if self._idle_since is None:
+            return  # the end of the next answer starts it again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_later(left)
+        else:
+            self.timeout_keep_alive_handler()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock, and soon tell who wants to know; see asyncio.Protocol."""
+        """Stop the clocks, and soon tell who wants to know; see asyncio.Protocol."""
         self._disarm()
+        if self._idle is not None:
+            self._idle.cancel()
         super().connection_lost(exc)
         self._is_lost = True
         if self._listeners:

@@ -1,9 +1,11 @@
 import asyncio
 from collections import Counter
 
+import pytest
 from fakes.gateway import CHAT, eventually
 from fakes.served_app import Served, post
 
+from gateway.asgi import send_body
 from gateway.connection import _AT_ONCE, LOST, connection_class
 
 
@@ -53,3 +55,58 @@ async def test_request_that_ended_meanwhile_is_told_nothing():
         writer.transport.abort()
         await asyncio.sleep(0.05)
     assert not told
+
+
+async def answers(scope, receive, send):
+    if scope["query_string"] == b"slow":
+        await asyncio.sleep(0.4)
+    await send_body(send, 200, [], b"there")
+
+
+SLOW = CHAT + "?slow"
+KEPT = 0.15
+
+
+async def open_for(http, *writes):
+    """How long a connection lives that says this, each after so many seconds."""
+    async with Served(answers, http) as served:
+        served.config.timeout_keep_alive = KEPT
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        began = asyncio.get_running_loop().time()
+        for seconds, data in writes:
+            await asyncio.sleep(seconds)
+            writer.write(data)
+        async with asyncio.timeout(3):
+            said = await reader.read()
+        writer.close()
+        return said.count(b"there"), asyncio.get_running_loop().time() - began
+
+
+@pytest.mark.parametrize("http", [connection_class(5), "httptools"])
+@pytest.mark.parametrize(
+    ("writes", "count", "least"),
+    [
+        ([(0, post(CHAT))], 1, KEPT),
+        ([(0, post(SLOW))], 1, 0.4 + KEPT),
+        ([(0, post(CHAT)), (0.1, post(CHAT)), (0.1, post(CHAT))], 3, 0.2 + KEPT),
+        ([(0, post(CHAT)), (0.05, post(CHAT)[:9]), (0.3, post(CHAT)[9:])], 2, 0.5),
+        ([(0, post(CHAT) * 3)], 3, KEPT),
+        ([(0, post(SLOW) + post(CHAT)[:9]), (0.1, post(CHAT)[9:])], 2, 0.4 + KEPT),
+        ([(0, post(CHAT, b"body")[:-1]), (0.1, b"y"), (0.1, post(CHAT))], 2, 0.3),
+    ],
+)
+async def test_idle_connection_is_closed_and_no_other(http, writes, count, least):
+    answered, seconds = await open_for(http, *writes)
+    assert answered == count
+    assert seconds > least - 0.02
+
+
+async def test_empty_lines_after_an_answer_hold_no_connection():
+    answered, _ = await open_for(connection_class(5), (0, post(CHAT)), (0.05, b"\r\n"))
+    assert answered == 1
+
+
+async def test_half_a_head_behind_an_answer_is_held_to_its_time():
+    rest = post(CHAT)[:9]
+    answered, _ = await open_for(connection_class(0.3), (0, post(SLOW) + rest))
+    assert answered <= 1
