@@ -13,7 +13,6 @@ where there is one, nothing else is said.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from attest.canonical import read_object
@@ -27,36 +26,16 @@ from attest.restore import Attested, covered, restored, unwrapped
 from attest.sse import EventSplitter
 from attest.transcript import MAX_BODY, Transcript, output_digest
 
-__all__ = ["Diagnosis", "diagnose_request", "diagnose_response"]
+__all__ = ["diagnose_request", "diagnose_response"]
 
 _STREAM_STARTS = (b"data:", b"event:", b":", b"id:", b"retry:")
 # A string and the quote that ends it, or a bracket.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|([\[{])|[\]}]', re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What was found.
-
-    Attributes:
-        content_proven: what the copy says is what was attested; False where it is not,
-            and where that cannot be told.
-        findings: why the bytes differ; at least one.
-    """
-
-    content_proven: bool
-    findings: tuple[Finding, ...]
-
-    @classmethod
-    def of(cls, *findings: Finding) -> "Diagnosis":
-        """Proven when all findings are of the harmless kind."""
-        proven = all(REASONS[f.code].status == "content only" for f in findings)
-        return cls(proven, findings)
-
-
 def diagnose_request(
     copy: bytes, claims: Mapping[str, Any], disclosed: Mapping[str, Any]
-) -> Diagnosis:
+) -> tuple[Finding, ...]:
     """Why a request is not the one that `request.digest` names; that must be disclosed.
 
     Args:
@@ -66,13 +45,13 @@ def diagnose_request(
     """
     attested = Attested(disclosed["request.digest"], None)
     if restored(copy, attested) is not None or _means_the_same(copy, claims, disclosed):
-        return Diagnosis.of(_finding("content.request_form"))
-    return Diagnosis.of(_finding("content.request_changed"))
+        return (_finding("content.request_form"),)
+    return (_finding("content.request_changed"),)
 
 
 def diagnose_response(
     copy: bytes, claims: Mapping[str, Any], disclosed: Mapping[str, Any]
-) -> Diagnosis:
+) -> tuple[Finding, ...]:
     """Why a response is not the one that `res.content_digest` names.
 
     Args:
@@ -84,13 +63,13 @@ def diagnose_response(
     size, stream = result["content_bytes"], result["stream"]
     attested = Attested(result["content_digest"], size, stream)
     if codes := restored(copy, attested):
-        return Diagnosis.of(*map(_finding, codes))
+        return tuple(map(_finding, codes))
     body, _ = unwrapped(copy)
     dialect = _dialect(body)
     if dialect is None:
-        return Diagnosis.of(_finding(_of_bare_text(body, claims, disclosed)))
+        return (_finding(_of_bare_text(body, claims, disclosed)),)
     found = _Comparison(body, _read(body, dialect), claims, disclosed)
-    return Diagnosis.of(*found.findings())
+    return tuple(found.findings())
 
 
 def _finding(code: str, expected: str = "", found: str = "") -> Finding:

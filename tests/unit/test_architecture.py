@@ -47,6 +47,17 @@ def test_verifier_loads_nothing_heavy(module):
     assert loaded_by(f"import {module}") & HEAVY == set()
 
 
+def test_verifier_loads_only_later_what_not_every_use_of_it_needs():
+    """A quarter of its import: PyJWT, and the reasons why a copy differs."""
+    code = (
+        "import attest.verify, sys; print({'jwt', 'attest.diagnosis'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
 def test_only_training_imports_torch():
     users = {
         name(path)
