@@ -99,8 +99,11 @@ def read_json(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any
     except UnicodeDecodeError:
         raise FormatError("JSON: not UTF-8") from None
     # Fewer opening brackets than levels: no need to tell brackets from text. That is
-    # every event of a stream, where the walk would be half of all work.
-    if data.count(b"[") + data.count(b"{") > max_depth:
+    # nearly every request and answer. They are counted by taking them out, since
+    # replace() looks for a byte with memchr, and count() at each byte in turn.
+    few = max_depth + 1
+    rest = data.replace(b"[", b"", few).replace(b"{", b"", few)
+    if len(data) - len(rest) > max_depth:
         _check_depth(data, max_depth)
     bare = text.strip(_SPACE)
     try:

@@ -125,6 +125,16 @@ def test_depth_limit(kind):
                 read(data, max_bytes=10**5)
 
 
+def test_depth_counts_lists_and_objects_alike():
+    for depth, allowed in ((32, True), (33, False)):
+        data = '[{"a":' * depth + "1" + "}]" * depth
+        if allowed:
+            assert read(data)
+        else:
+            with pytest.raises(FormatError, match="deeper than 64"):
+                read(data)
+
+
 def test_brackets_side_by_side_and_in_text_have_no_depth():
     flat = [[]] * 100 + ["[" * 100 + '\\"{' * 100]
     assert read(json.dumps(flat)) == flat
