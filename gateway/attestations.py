@@ -52,14 +52,19 @@ def canonical_json(value: Any) -> bytes:
     return canonical(value, simple=_sorted_json)
 
 
-def public_claims(exchange: Exchange, boot: Boot) -> dict[str, Any]:
-    """The claims in the clear, but for seq, prev, iat and the salted digests."""
+def public_claims(
+    exchange: Exchange, boot: Boot, *, prompt: str | None
+) -> dict[str, Any]:
+    """The claims in the clear, but for seq, prev, iat and the salted digests.
+
+    `prompt` is the digest of the system prompt, which the private claims hold too.
+    """
     facts, transcript = exchange.facts, exchange.transcript
     claims: dict[str, Any] = {
         **boot.claims,
         "jti": exchange.id,
         "toe": int(exchange.ended_at),
-        "system_prompt": _system_prompt(prompt_digest(facts), boot).value,
+        "system_prompt": _system_prompt(prompt, boot).value,
         "res": {
             "status": exchange.status,
             "content_digest": exchange.content_digest,
@@ -205,8 +210,10 @@ class Attester:
     async def _seal(self, exchange: Exchange) -> Sealed:
         await self._turn.wait()
         began = time.perf_counter()
-        public = public_claims(exchange, self.boot)
-        hidden, opened = disclosures.conceal(private_claims(exchange), encode=_to_json)
+        private = private_claims(exchange)
+        prompt = private.get("system_prompt.digest")
+        public = public_claims(exchange, self.boot, prompt=prompt)
+        hidden, opened = disclosures.conceal(private, encode=_to_json)
         # No await between reading and advancing the chain: that is what orders it.
         claims = {
             **public,

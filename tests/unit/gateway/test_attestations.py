@@ -16,7 +16,7 @@ from attest.claims import EAT_PROFILE, Measured, Outcome
 from attest.dialects import Dialect
 from attest.digests import digest
 from attest.errors import FormatError
-from attest.request import request_facts
+from attest.request import prompt_digest, request_facts
 from attest.transcript import Transcript
 from attest.verify import verify
 from gateway.attestations import (
@@ -78,6 +78,10 @@ def exchange(request=REQUEST, answer=ANSWER, **changes):
         "ended_at": NOW + 0.5,
     }
     return Exchange(**{**fields, **changes})
+
+
+def in_the_clear(found, boot):
+    return public_claims(found, boot, prompt=prompt_digest(found.facts))
 
 
 def claims_of(token):
@@ -151,7 +155,7 @@ def test_system_prompt_kind(boot, prompt, kind):
     if prompt is not None:
         messages.insert(0, {"role": "system", "content": prompt})
     request = json.dumps({"model": "m", "messages": messages}).encode()
-    claims = public_claims(exchange(request), boot)
+    claims = in_the_clear(exchange(request), boot)
     assert claims["system_prompt"] == kind
 
 
@@ -161,7 +165,7 @@ def test_what_is_said_in_the_clear(world, boot):
     )
     answer = json.loads(ANSWER)
     manifest = world.manifest
-    assert public_claims(found, boot) == {
+    assert in_the_clear(found, boot) == {
         "iss": GATEWAY,
         "jti": "att_x",
         "toe": NOW,
@@ -205,7 +209,7 @@ def test_quick_encoder_says_what_the_ordinary_one_says(world, model, nonce, over
     boot = Boot(session, world.manifest, world.envelope, weights, world.boot)
     found = exchange(nonce=nonce, overrides=overrides)
     found.facts = replace(found.facts, model=model)
-    claims = public_claims(found, boot)
+    claims = in_the_clear(found, boot)
     said = [
         tokens.parse(tokens.mint(TYP, claims, world.session, **way), typ=TYP).claims
         for way in ({}, {"encode": msgspec.json.encode})
@@ -216,7 +220,7 @@ def test_quick_encoder_says_what_the_ordinary_one_says(world, model, nonce, over
 def test_lone_surrogate_in_the_system_prompt_is_unlisted(boot):
     request = b'{"model":"m","messages":[{"role":"system","content":"\\ud800"}]}'
     found = exchange(request)
-    assert public_claims(found, boot)["system_prompt"] == "unlisted"
+    assert in_the_clear(found, boot)["system_prompt"] == "unlisted"
     assert "request.semantic_digest" not in private_claims(found)
 
 
@@ -224,7 +228,7 @@ def test_refusal_without_an_answer(boot):
     found = exchange(
         transcript=None, status=503, outcome=Outcome.REFUSED, content_digest=digest(b"")
     )
-    claims = public_claims(found, boot)
+    claims = in_the_clear(found, boot)
     assert claims["res"]["choices"] == 0
     assert "gen_ai.response.model" not in claims
     assert "out.0" not in private_claims(found)
@@ -235,6 +239,26 @@ def test_forwarded_digest_appears_only_where_the_gateway_changed_the_body():
     changed = private_claims(exchange(forwarded=REQUEST + b" "))
     assert changed["request.forwarded_digest"] == digest(REQUEST + b" ")
     assert changed["request.digest"] == digest(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [(SYSTEM_PROMPT, "governed"), (SYSTEM_PROMPT + " ", "unlisted"), (None, "absent")],
+)
+async def test_clear_and_salted_claims_speak_of_one_system_prompt(
+    attester, prompt, kind
+):
+    messages = [{"role": "user", "content": "hi"}]
+    if prompt is not None:
+        messages.insert(0, {"role": "system", "content": prompt})
+    request = json.dumps({"model": "m", "messages": messages}).encode()
+    sealed = await attester.seal(exchange(request))
+    compact, opened = disclosures.split(sealed.token)
+    claims = claims_of(compact)
+    revealed = disclosures.reveal(claims, opened)
+    assert claims["system_prompt"] == kind
+    expected = None if prompt is None else digest(prompt.encode())
+    assert revealed.get("system_prompt.digest") == expected
 
 
 async def test_no_content_in_the_clear_part(attester):
@@ -253,7 +277,7 @@ async def test_token_of_an_ordinary_chat_fits_a_header(attester):
 async def test_look_that_found_all_well_moves_the_time_alone(attester, boot):
     before = attester.boot
     attester.mark_verified(NOW + 60)
-    claims = public_claims(exchange(), attester.boot)
+    claims = in_the_clear(exchange(), attester.boot)
     assert claims["weights"]["verified_at"] == NOW + 60
     assert claims["weights"]["measured"] == "engine"
     assert attester.boot.digest == before.digest
