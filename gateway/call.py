@@ -24,7 +24,7 @@ from gateway.asgi import (
     send_error,
     start_stream,
 )
-from gateway.coding import identity
+from gateway.coding import identity, read_whole
 from gateway.dialects import error_body
 from gateway.errors import HttpError, SealError, StoreError, UpstreamError
 from gateway.exchange import Exchange, Sealed
@@ -34,7 +34,7 @@ from gateway.state import AppState, Serving
 from gateway.stream import StreamRelay
 from gateway.upstream import UpstreamResponse
 
-__all__ = ["LARGE", "Call", "read_limited"]
+__all__ = ["LARGE", "Call"]
 
 # What nginx writes where the client left before there was an answer.
 _CLIENT_CLOSED = 499
@@ -48,22 +48,6 @@ _STREAM_FIELDS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-
-
-async def read_limited(chunks: AsyncGenerator[bytes], max_bytes: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        UpstreamError: it is larger than `max_bytes`, or broke off.
-    """
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > max_bytes:
-            raise UpstreamError(f"the engine's answer is larger than {max_bytes} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -168,9 +152,9 @@ class Call:
             ),
             body=self.exchange.forwarded,
         )
-        self._chunks = identity(self._response)
         kind = self._response.headers.get("content-type", "")
         if kind.lower().startswith("text/event-stream"):
+            self._chunks = identity(self._response)
             self._watch_reader(patience)
             try:
                 await self._stream(self._response, self._chunks)
@@ -178,7 +162,7 @@ class Call:
                 if self._watch is not None:
                     self._watch.cancel()
         else:
-            self._body = await read_limited(self._chunks, MAX_BODY)
+            self._body = await read_whole(self._response, MAX_BODY)
 
     def _watch_reader(self, patience: Patience) -> None:
         """Take the reader for gone once a piece has waited too long for it."""

@@ -7,11 +7,12 @@ client gets what the digest is about.
 
 import zlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from gateway.errors import UpstreamError
-from gateway.upstream import UpstreamResponse
+from gateway.upstream import UpstreamResponse, too_large
 
-__all__ = ["identity"]
+__all__ = ["identity", "read_whole"]
 
 # One read of 64 KiB can inflate a thousandfold; it is handed on in pieces, so that the
 # reader's own bound stops a bomb before it is in memory.
@@ -27,11 +28,36 @@ def identity(response: UpstreamResponse) -> AsyncGenerator[bytes]:
         UpstreamError: at once for a coding other than gzip and deflate; while reading
             where the data is not in that coding, or ends within it.
     """
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("identity", ""):
-        return response.aiter_raw()
-    if coding in ("gzip", "x-gzip", "deflate"):
+    if _is_coded(response):
         return _inflate(response.aiter_raw())
+    return response.aiter_raw()
+
+
+async def read_whole(response: UpstreamResponse, max_bytes: int) -> bytes:
+    """The whole body without its content coding.
+
+    Raises:
+        UpstreamError: as `identity`; it is larger than `max_bytes`, or broke off.
+    """
+    if not _is_coded(response):
+        return await response.read(max_bytes)
+    parts: list[bytes] = []
+    size = 0
+    async with aclosing(_inflate(response.aiter_raw())) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            parts.append(piece)
+    return b"".join(parts)
+
+
+def _is_coded(response: UpstreamResponse) -> bool:
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return True
+    if coding in ("identity", ""):
+        return False
     raise UpstreamError("the engine sent a content coding that it was not asked for")
 
 

@@ -28,8 +28,8 @@ from gateway.asgi import (
     send_body,
     send_error,
 )
-from gateway.call import LARGE, Call, read_limited
-from gateway.coding import identity
+from gateway.call import LARGE, Call
+from gateway.coding import read_whole
 from gateway.connection import ABORT, LOST
 from gateway.dialects import error_body
 from gateway.endpoints import Endpoint, refusal
@@ -186,7 +186,7 @@ class PassedEndpoint(_Endpoint):
             body=body,
         )
         try:
-            body = await read_limited(identity(response), _MAX_PASSED)
+            body = await read_whole(response, _MAX_PASSED)
         finally:
             await response.aclose()
         fields = headers.response_fields(

@@ -19,7 +19,7 @@ from gateway.http import httpx
 from gateway.link import Link
 from gateway.wire import ResponseReader, request_head
 
-__all__ = ["HttpUpstream", "Upstream", "UpstreamResponse"]
+__all__ = ["HttpUpstream", "Upstream", "UpstreamResponse", "too_large"]
 
 # vLLM drops idle connections after 5 s. Ours are dropped before, so that a request is
 # rarely written into a connection that is just being closed.
@@ -52,6 +52,13 @@ class UpstreamResponse(Protocol):
             UpstreamError: the connection broke, or the body is shorter than announced.
         """
 
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body, with whatever content coding it has.
+
+        Raises:
+            UpstreamError: as `aiter_raw`, or it is larger than `max_bytes`.
+        """
+
     async def aclose(self) -> None:
         """Give the connection back; one that was not read to its end is closed."""
 
@@ -74,6 +81,11 @@ class Upstream(Protocol):
         """Close every connection."""
 
 
+def too_large(max_bytes: int) -> UpstreamError:
+    """The error for an answer of more bytes."""
+    return UpstreamError(f"the engine's answer is larger than {max_bytes} bytes")
+
+
 class _HttpResponse:
     def __init__(
         self, owner: "HttpUpstream", link: Link, reader: ResponseReader
@@ -93,6 +105,17 @@ class _HttpResponse:
         while piece := await self._link.take(self._reader):
             yield piece
         self._ended = True
+
+    async def read(self, max_bytes: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while piece := await self._link.take(self._reader):
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            parts.append(piece)
+        self._ended = True
+        return b"".join(parts)
 
     async def aclose(self) -> None:
         if self._closed:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.coding import identity
+from gateway.coding import identity, read_whole
 from gateway.errors import UpstreamError
 
 ENCODE = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
@@ -21,12 +21,19 @@ class Response:
         for chunk in self._chunks:
             yield chunk
 
+    async def read(self, max_bytes):
+        return b"".join(self._chunks)
+
     async def aclose(self):
         pass
 
 
 async def decoded(coding, *chunks):
-    return b"".join([piece async for piece in identity(Response(coding, *chunks))])
+    """What both ways of reading say that this is."""
+    whole = await read_whole(Response(coding, *chunks), 10_000)
+    pieces = [piece async for piece in identity(Response(coding, *chunks))]
+    assert b"".join(pieces) == whole
+    return whole
 
 
 @pytest.mark.parametrize("coding", [None, "identity", "", " Identity "])
@@ -53,6 +60,13 @@ async def test_bomb_comes_in_bounded_pieces():
 def test_other_coding_is_refused(coding):
     with pytest.raises(UpstreamError, match="content coding"):
         identity(Response(coding))
+
+
+async def test_bomb_is_not_read_beyond_its_bound():
+    raw = gzip.compress(b"\0" * 10_000)
+    assert len(await read_whole(Response("gzip", raw), 10_000)) == 10_000
+    with pytest.raises(UpstreamError, match="larger than 9999 bytes"):
+        await read_whole(Response("gzip", raw), 9_999)
 
 
 @pytest.mark.parametrize("raw", [b"plain", b"", gzip.compress(b"x")[:-4]])

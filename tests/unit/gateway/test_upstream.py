@@ -278,6 +278,34 @@ async def test_engine_waits_for_a_slow_reader(engine, upstream):
     assert engine.connections == 1
 
 
+async def test_whole_body_at_its_bound(engine, upstream):
+    engine.answer(json_answer(b"hello"), sse(b"he", b"llo"))
+    for _ in range(2):
+        response = await post(upstream)
+        assert await response.read(5) == b"hello"
+        await response.aclose()
+    assert engine.connections == 1
+
+
+async def test_body_beyond_its_bound_takes_the_connection_with_it(engine, upstream):
+    engine.answer(json_answer(b"hello"), sse(b"he", b"llo"))
+    for _ in range(2):
+        response = await post(upstream)
+        with pytest.raises(UpstreamError, match="larger than 4 bytes"):
+            await response.read(4)
+        await response.aclose()
+        await asyncio.wait_for(engine.all_closed.wait(), 5)
+    assert engine.connections == 2
+
+
+async def test_whole_body_that_breaks_off(engine, upstream):
+    engine.answer(Answer([head(content_length=5), b"he", CLOSE]))
+    response = await post(upstream)
+    with pytest.raises(UpstreamError, match="broke off"):
+        await response.read(5)
+    await response.aclose()
+
+
 # Ending.
 
 
