@@ -25,8 +25,9 @@ _NO_LENGTH = -1
 class Turn(RequestResponseCycle):
     """Serves a POST without `Expect`; see the ASGI specification, HTTP 2.3.
 
-    The head of an answer goes out with the first byte of its body where its length is
-    known, and at once where it is not. Names of header fields must be in lower case.
+    The head of an answer goes out with the first byte of its body; where its length is
+    not known, in the next turn of the loop at the latest. An application that fails
+    before that has sent none. Names of header fields must be in lower case.
     """
 
     # What uvicorn's connection and the methods that are inherited look at.
@@ -102,26 +103,29 @@ class Turn(RequestResponseCycle):
         if self.disconnected:
             return
         if not self.response_started:
-            head = self._start(message["status"], message["headers"])
+            self._head = self._start(message["status"], message["headers"])
             if self._left == _NO_LENGTH:
-                self.transport.write(head)
-            else:
-                self._head = head
+                self._loop.call_soon(self._send_head)
             return
         if self.response_complete:
             raise RuntimeError("the answer is complete already")
         body, more = message["body"], message["more_body"]
+        head, self._head = self._head, b""
         if self._left == _NO_LENGTH:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            self.transport.write(piece if more else piece + b"0\r\n\r\n")
+            self.transport.write(head + (piece if more else piece + b"0\r\n\r\n"))
         else:
             self._left -= len(body)
             if self._left < 0 or not (more or self._left == 0):
                 raise RuntimeError("the body is not as long as its head says")
-            self.transport.write(self._head + body)
-            self._head = b""
+            self.transport.write(head + body)
         if not more:
             self._complete()
+
+    def _send_head(self) -> None:
+        if self._head and not self.disconnected:
+            self.transport.write(self._head)
+            self._head = b""
 
     async def answer(
         self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-from fakes.gateway import CHAT
+from fakes.gateway import CHAT, eventually
 from fakes.served_app import Served, post
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -242,6 +242,27 @@ async def test_head_of_a_stream_goes_out_before_its_first_piece():
             assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         later.set()
         writer.close()
+
+
+async def test_head_and_a_first_piece_that_is_there_are_one_write(monkeypatch):
+    written, app = (
+        [],
+        answering(start(), piece(b"a", more=True), piece(b"", more=False)),
+    )
+
+    class Watched(connection_class(5)):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            monkeypatch.setattr(transport, "write", written.append)
+
+    async with Served(app, Watched) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(post(CHAT))
+        await eventually(lambda: len(written) == 2)
+        writer.close()
+    assert written[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert written[0].endswith(b"\r\n\r\n1\r\na\r\n")
+    assert written[1] == b"0\r\n\r\n"
 
 
 async def test_application_is_told_that_the_client_left():
