@@ -43,6 +43,7 @@ _CLIENT_CLOSED = 499
 _DRAIN_SECONDS = 1.0
 # Parsing a megabyte takes some 20 ms; more than this leaves the event loop.
 LARGE = 256 * 1024
+_TOKEN_NAME = ATTESTATION_HEADER.encode("ascii")
 _STREAM_FIELDS = (
     # Proxies may neither compress nor gather what is hashed and streamed.
     (b"cache-control", b"no-cache, no-transform"),
@@ -340,6 +341,5 @@ class Call:
         )
         # One that is too long for a header is fetched by its id, never cut.
         if len(sealed.token) <= MAX_HEADER:
-            name = ATTESTATION_HEADER.encode("ascii")
-            fields.append((name, sealed.token.encode("ascii")))
+            fields.append((_TOKEN_NAME, sealed.token.encode("ascii")))
         return fields

@@ -34,17 +34,22 @@ _NONCE = re.compile(rb"[A-Za-z0-9_-]{8,88}={0,2}")  # RFC 9711 §4.1: 8 to 88 ch
 # W3C Trace Context; nothing else of the client's reaches the engine.
 _TRACE = re.compile(rb"[ -~]{1,512}")
 _TRACE_NAMES = (b"traceparent", b"tracestate")
-_FROM_UPSTREAM = ("content-type", "retry-after")
+_FROM_UPSTREAM = (("content-type", b"content-type"), ("retry-after", b"retry-after"))
 
 
-def _all(fields: Fields, name: str) -> list[bytes]:
-    wanted = name.encode("ascii")
-    return [value for key, value in fields if key == wanted]
+_REQUEST_ID_NAME = REQUEST_ID_HEADER.encode("ascii")
+_ID_NAME = ID_HEADER.encode("ascii")
+_NONCE_NAME = NONCE_HEADER.encode("ascii")
+_DELIVERY_NAME = DELIVERY_HEADER.encode("ascii")
+
+
+def _all(fields: Fields, wanted: bytes) -> list[bytes]:
+    return [value for name, value in fields if name == wanted]
 
 
 def request_id(fields: Fields) -> str:
     """The client's `X-Request-Id` if it is usable, else a new one."""
-    for value in _all(fields, REQUEST_ID_HEADER):
+    for value in _all(fields, _REQUEST_ID_NAME):
         if _REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
     return secrets.token_hex(16)
@@ -56,9 +61,9 @@ def authorization(fields: Fields) -> bytes | None:
     Without one, the key of `x-api-key`, by which Anthropic's clients send it, stands as
     a bearer's.
     """
-    values = _all(fields, "authorization")
+    values = _all(fields, b"authorization")
     if not values:
-        values = [b"Bearer " + key for key in _all(fields, "x-api-key")]
+        values = [b"Bearer " + key for key in _all(fields, b"x-api-key")]
     return values[0] if len(values) == 1 else None
 
 
@@ -68,7 +73,7 @@ def nonce(fields: Fields) -> str | None:
     Raises:
         RequestError: it is not 8 to 88 characters of base64url, or there are two.
     """
-    values = _all(fields, NONCE_HEADER)
+    values = _all(fields, _NONCE_NAME)
     if not values:
         return None
     if len(values) > 1 or len(values[0]) > 88 or not _NONCE.fullmatch(values[0]):
@@ -87,7 +92,7 @@ def wants_comment(fields: Fields) -> bool:
     Raises:
         RequestError: a value that means nothing here.
     """
-    for value in _all(fields, DELIVERY_HEADER):
+    for value in _all(fields, _DELIVERY_NAME):
         if value.strip().lower() != b"none":
             raise RequestError("Attestation-Delivery: the only value is none")
         return False
@@ -104,7 +109,7 @@ def check_body_headers(fields: Fields) -> None:
         RequestError: another media type (415), or a content coding (415).
     """
     kinds = [
-        value.split(b";")[0].strip().lower() for value in _all(fields, "content-type")
+        value.split(b";")[0].strip().lower() for value in _all(fields, b"content-type")
     ]
     if kinds != [b"application/json"]:
         raise RequestError("content-type: expected application/json", status=415)
@@ -120,16 +125,16 @@ def form_boundary(fields: Fields) -> bytes:
     Raises:
         RequestError: no form with one boundary, a content coding (415), or a page's.
     """
-    kinds = _all(fields, "content-type")
+    kinds = _all(fields, b"content-type")
     boundary = boundary_of(kinds[0] if len(kinds) == 1 else b"")
-    if _all(fields, "origin"):
+    if _all(fields, b"origin"):
         raise RequestError("origin: forms of web pages are not taken", status=403)
     _check_coding(fields)
     return boundary
 
 
 def _check_coding(fields: Fields) -> None:
-    for value in _all(fields, "content-encoding"):
+    for value in _all(fields, b"content-encoding"):
         if value.strip().lower() != b"identity":
             raise RequestError(
                 "content-encoding: compressed bodies are not read", status=415
@@ -156,11 +161,11 @@ def response_fields(
 ) -> list[tuple[bytes, bytes]]:
     """Header fields of the answer, without those that tell its length or delivery."""
     fields = [
-        (name.encode("ascii"), upstream[name].encode("latin-1"))
-        for name in _FROM_UPSTREAM
+        (ours, upstream[name].encode("latin-1"))
+        for name, ours in _FROM_UPSTREAM
         if name in upstream
     ]
-    fields.append((REQUEST_ID_HEADER.encode("ascii"), request_id.encode("ascii")))
+    fields.append((_REQUEST_ID_NAME, request_id.encode("ascii")))
     if attestation_id is not None:
-        fields.append((ID_HEADER.encode("ascii"), attestation_id.encode("ascii")))
+        fields.append((_ID_NAME, attestation_id.encode("ascii")))
     return fields

@@ -70,13 +70,14 @@ class _Endpoint(ABC):
         scope["headers"] = span.forwarded(scope["headers"])
         try:
             entry.caller = self._admit(scope)
-            path, metrics = self._endpoint.path, self._state.metrics
-            with self._state.slot(entry.caller):
-                began = time.perf_counter()
-                try:
-                    await self._serve(scope, receive, send, entry)
-                finally:
-                    metrics.requests.observe(time.perf_counter() - began, path)
+            self._state.enter(entry.caller)
+            began = time.perf_counter()
+            try:
+                await self._serve(scope, receive, send, entry)
+            finally:
+                seconds = time.perf_counter() - began
+                self._state.metrics.requests.observe(seconds, self._endpoint.path)
+                self._state.leave(entry.caller)
         except (ClientGoneError, OSError):
             # Servers that tell at all that the client left tell it as an OSError.
             entry.outcome = Outcome.CLIENT_DISCONNECTED

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -185,31 +185,25 @@ class AppState:
             )
         return serving.upstream
 
-    @contextmanager
-    def slot(self, caller: str = "") -> Iterator[None]:
-        """Count a request as in flight, for the API key of that name too.
+    def enter(self, caller: str) -> None:
+        """Count a request as in flight, of that API key too, until `leave`.
 
         Raises:
-            OverloadedError: a limit is reached (429).
+            OverloadedError: a limit is reached (429); it is not counted.
         """
-        per_key = self.limits.max_concurrency_per_key
-        mine = self._callers[caller]
-        for found, limit, whose in (
-            (self.in_flight, self.limits.max_concurrency, ""),
-            (mine, per_key if caller else None, " of this API key"),
-        ):
-            if limit is not None and found >= limit:
-                raise OverloadedError(
-                    f"{limit} requests{whose} are in flight already",
-                    headers=(("retry-after", "1"),),
-                )
+        limits, mine = self.limits, self._callers[caller]
+        if self.in_flight >= limits.max_concurrency:
+            raise _full(limits.max_concurrency, "")
+        per_key = limits.max_concurrency_per_key
+        if caller and per_key is not None and mine >= per_key:
+            raise _full(per_key, " of this API key")
         self.in_flight += 1
-        self._callers[caller] += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._callers[caller] -= 1
+        self._callers[caller] = mine + 1
+
+    def leave(self, caller: str) -> None:
+        """A request that `enter` counted is over."""
+        self.in_flight -= 1
+        self._callers[caller] -= 1
 
     async def drained(self, seconds: float = 5.0) -> None:
         """Return when no request is in flight, or after so many seconds.
@@ -226,3 +220,10 @@ class AppState:
         """Close the connections to the engine."""
         if self.serving is not None:
             await self.serving.upstream.aclose()
+
+
+def _full(limit: int, whose: str) -> OverloadedError:
+    return OverloadedError(
+        f"{limit} requests{whose} are in flight already",
+        headers=(("retry-after", "1"),),
+    )

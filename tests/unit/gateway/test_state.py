@@ -7,23 +7,39 @@ from gateway.settings import LimitSettings, Settings
 from gateway.state import AppState
 
 
-def state(max_concurrency=2):
-    limits = LimitSettings(max_body_bytes=1, max_concurrency=max_concurrency)
-    return AppState(limits, ApiKeys())
+def state(**limits):
+    return AppState(LimitSettings(max_body_bytes=1, **limits), ApiKeys())
 
 
 def test_slots_are_given_back():
-    one = state()
-    with one.slot(), one.slot(), pytest.raises(OverloadedError), one.slot():
-        pass
+    one = state(max_concurrency=2)
+    for _ in range(3):
+        one.enter("")
+        one.enter("")
+        with pytest.raises(OverloadedError, match="2 requests are in flight"):
+            one.enter("")
+        assert one.in_flight == 2
+        one.leave("")
+        one.leave("")
     assert one.in_flight == 0
 
 
-def test_slot_is_given_back_after_an_error():
-    one = state()
-    with pytest.raises(KeyError), one.slot():
-        raise KeyError
-    assert one.in_flight == 0
+def test_slots_of_a_key_are_its_own():
+    one = state(max_concurrency=4, max_concurrency_per_key=1)
+    one.enter("a")
+    with pytest.raises(OverloadedError, match="1 requests of this API key"):
+        one.enter("a")
+    one.enter("b")
+    one.leave("a")
+    one.enter("a")
+    assert one.in_flight == 2
+
+
+def test_limit_per_key_is_not_for_callers_without_one():
+    one = state(max_concurrency=3, max_concurrency_per_key=1)
+    one.enter("")
+    one.enter("")
+    assert one.in_flight == 2
 
 
 async def test_life(tmp_path, world):
