@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.engine.peer import Peer, peer_of
 from gateway.errors import UpstreamDownError, UpstreamError
 from gateway.http import httpx
-from gateway.link import Link
+from gateway.link import AFewATurn, Link
 from gateway.wire import ResponseReader, request_head
 
 __all__ = ["HttpUpstream", "Upstream", "UpstreamResponse", "too_large"]
@@ -156,6 +156,7 @@ class HttpUpstream:
         self._idle: dict[Link, None] = {}  # the one that was used last comes last
         self._sweeping: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
+        self._ends: AFewATurn | None = None
 
     async def open(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes
@@ -262,10 +263,12 @@ class HttpUpstream:
         return link
 
     def _link(self) -> Link:
+        self._ends = self._ends or AFewATurn()
         return Link(
             read_seconds=self._read_seconds,
             write_seconds=_WRITE_SECONDS,
             lost=self._forget,
+            ends=self._ends,
         )
 
     def _forget(self, link: Link) -> None:
