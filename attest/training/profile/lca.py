@@ -3,8 +3,8 @@
 Loss change allocation (Lan et al., NeurIPS 2019, arXiv 1909.01440): along the path of
 the weights, -grad L . d theta is the loss that a movement takes away. Its integral over
 the coordinates of one layer is that layer's part, and all parts add up to the drop. The
-path is followed in straight lines, which begin four steps long and grow while the first
-rules of `quadrature` are enough.
+path is followed in straight lines, which begin one step long and grow while the easiest
+rule of `quadrature` is enough.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from attest.training.profile.probe_loss import (
     probe_loss,
     undisturbed,
 )
-from attest.training.profile.quadrature import FEW, HARDEST, Drop, Parts, integrate
+from attest.training.profile.quadrature import EASIEST, Drop, Parts, integrate
 from attest.training.routing import Layout, layer_unit
 
 __all__ = ["UNROUTED", "ProfileRecorder"]
@@ -239,9 +239,9 @@ class ProfileRecorder:
             found = integrate(gap, self._model, drops, units=self._layout.units)
         for probe, parts, _ in found:
             self._book(probe, gap, parts)
-        if all(effort <= FEW for _, _, effort in found):
+        if all(effort == EASIEST for _, _, effort in found):
             self._length = min(self._every, self._length * _GROWTH)
-        elif any(effort == HARDEST for _, _, effort in found):
+        elif any(effort > EASIEST + 1 for _, _, effort in found):
             self._length = max(1.0, self._length / 2)
 
     def _allowed(self, principle: str) -> float:

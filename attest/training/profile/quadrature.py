@@ -1,10 +1,8 @@
 """The integral of -grad L . d theta over the straight line of a gap.
 
-Over a line that changed the loss little, by Gauss's rule with 1 point, and where the
-parts then miss the loss change that was measured, by Gauss's with 3 points, then
-Kronrod's with 7. Over one that changed it more, by Gauss's with 2 points, then
-Kronrod's with 5. Each uses the points of the one before again. They are exact for
-gradients that are polynomials of degree 1, 5 and 11, or 3 and 7, on the line. Where
+Gauss's rule with 1 point; where the parts then miss the loss change that was measured,
+Gauss's with 3 points, then Kronrod's with 7, each using the earlier ones again. They
+are exact for gradients that are polynomials of degree 1, 5 and 11 on the line. Where
 even that is not enough, the line is halved and each half is measured by itself.
 """
 
@@ -18,15 +16,15 @@ from attest.training.profile.gap import Gap
 from attest.training.profile.probe import Probe
 from attest.training.profile.probe_loss import chunk_gradients, mean_loss, probe_loss
 
-__all__ = ["EASIEST", "FEW", "HARDEST", "MANY", "Drop", "Parts", "integrate"]
+__all__ = ["EASIEST", "Drop", "Parts", "integrate"]
 
 # Chunk to move to unit: the loss that was taken away.
 Parts = list[list[dict[str, float]]]
 
-# Nodes on [-1, 1] with weights. Kronrod (1965): the extensions of Gauss's 2 points, and
-# of the 3, as tabulated in Patterson, Math. Comp. 22 (1968).
+# Nodes on [-1, 1] with weights. Kronrod (1965): the extension of Gauss's 3 points, as
+# tabulated in Patterson, Math. Comp. 22 (1968).
 _OUTER, _GAUSS, _INNER = 0.9604912687080203, 0.7745966692414834, 0.4342437493468026
-_FLAT: tuple[Mapping[float, float], ...] = (
+_RULES: tuple[Mapping[float, float], ...] = (
     {0.0: 2.0},
     {-_GAUSS: 5 / 9, 0.0: 8 / 9, _GAUSS: 5 / 9},
     {
@@ -39,25 +37,9 @@ _FLAT: tuple[Mapping[float, float], ...] = (
         _OUTER: 0.1046562260264673,
     },
 )
-_PAIR, _FAR = 0.5773502691896257, 0.9258200997725514
-_STEEP: tuple[Mapping[float, float], ...] = (
-    {-_PAIR: 1.0, _PAIR: 1.0},
-    {
-        -_FAR: 98 / 495,
-        -_PAIR: 27 / 55,
-        0.0: 28 / 45,
-        _PAIR: 27 / 55,
-        _FAR: 98 / 495,
-    },
-)
-# What a line can take: one point, two or three, five or seven, or to be halved.
-EASIEST, FEW, MANY, HARDEST = range(4)
-_EFFORTS = {1: EASIEST, 2: FEW, 3: FEW, 5: MANY, 7: MANY}
+EASIEST = 0
 
-# By how many times the allowed error a loss may change for one point to be tried.
-# Chosen on the demo's seeds 0 and 1.
-_ONE_POINT = 5.0
-# Eight pieces: at most 105 gradients for a line whose loss is a wall or mere noise.
+# Eight pieces: at most 105 gradients for a probe whose loss is a wall or mere noise.
 _MAX_HALVINGS = 3
 
 
@@ -80,7 +62,7 @@ class Drop:
 def integrate(
     gap: Gap, model: nn.Module, drops: Sequence[Drop], *, units: Mapping[str, str]
 ) -> list[tuple[Probe, Parts, int]]:
-    """For each probe its parts, and what they took, `EASIEST` to `HARDEST`.
+    """For each probe its parts, and how much it took: `EASIEST`, or more than that.
 
     `units` is the unit of every parameter by its name. Leaves `requires_grad` changed,
     and the weights as they are.
@@ -123,20 +105,19 @@ class _Line:
         self, drop: Drop, piece: tuple[float, float], halvings: int = 0
     ) -> tuple[Parts, int]:
         start, stop = piece
-        change = drop.begin - drop.end
         at: dict[float, Parts] = {}
         parts: Parts = []
-        for rule in _FLAT if abs(change) <= _ONE_POINT * drop.allowed else _STEEP:
+        for level, rule in enumerate(_RULES):
             for node in rule.keys() - at.keys():
                 place = start + (stop - start) * (1 + node) / 2
                 at[node] = self.products(drop.probe, place)
             half = (stop - start) / 2
             parts = _sum(at, {node: -half * weight for node, weight in rule.items()})
             total = mean_loss(drop.probe, [_total(row) for row in parts])
-            if abs(total - change) <= drop.allowed:
-                return parts, _EFFORTS[len(rule)]
+            if abs(total - (drop.begin - drop.end)) <= drop.allowed:
+                return parts, level
         if halvings == _MAX_HALVINGS:
-            return parts, HARDEST
+            return parts, len(_RULES)
         middle = (start + stop) / 2
         loss = self.loss(drop.probe, middle)
         halves = (
@@ -144,7 +125,7 @@ class _Line:
             (Drop(drop.probe, loss, drop.end, drop.allowed / 2), (middle, stop)),
         )
         found = [self.parts(half, piece, halvings + 1)[0] for half, piece in halves]
-        return _sum(dict(enumerate(found)), {0: 1.0, 1: 1.0}), HARDEST
+        return _sum(dict(enumerate(found)), {0: 1.0, 1: 1.0}), len(_RULES)
 
 
 def _sum(at: Mapping[float, Parts], factors: Mapping[float, float]) -> Parts:

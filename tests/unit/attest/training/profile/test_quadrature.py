@@ -6,14 +6,7 @@ from torch import nn
 
 from attest.training.profile.gap import Gap
 from attest.training.profile.probe import Probe
-from attest.training.profile.quadrature import (
-    EASIEST,
-    FEW,
-    HARDEST,
-    MANY,
-    Drop,
-    integrate,
-)
+from attest.training.profile.quadrature import EASIEST, Drop, integrate
 
 UNITS = {"blocks.0": "L00", "blocks.1": "L01"}
 
@@ -58,31 +51,17 @@ def walk(loss, *steps, allowed=1e-6, scales=(1.0,)):
 
 
 def test_one_point_is_exact_for_a_parabola():
-    parts, effort, _ = walk(lambda x, y: x**2 + 3 * y, (2.0, -1.0), allowed=0.3)
+    parts, effort, _ = walk(lambda x, y: x**2 + 3 * y, (2.0, -1.0))
     assert effort == EASIEST
     assert parts == [[{"L00": pytest.approx(-4), "L01": pytest.approx(3)}]]
 
 
-@pytest.mark.parametrize(("power", "effort"), [(2, EASIEST), (6, FEW), (12, MANY)])
+@pytest.mark.parametrize(("power", "effort"), [(2, 0), (6, 1), (12, 2)])
 def test_more_points_are_taken_for_higher_powers(power, effort):
-    # It comes back to where it began, so that one point is tried first.
-    def loss(x, y):
-        way = x + 0.5 * y
-        return way**power - way * 1.5 ** (power - 1)
-
-    parts, found, drop = walk(loss, (1.0, 1.0))
-    assert (found, drop) == (effort, pytest.approx(0))
-    assert sum(parts[0][0].values()) == pytest.approx(0, abs=1e-6)
-    # The gradient is (1, 1/2) times a number all along.
-    assert parts[0][0]["L00"] == pytest.approx(2 * parts[0][0]["L01"], abs=1e-9)
-
-
-@pytest.mark.parametrize(("power", "effort"), [(4, FEW), (8, MANY)])
-def test_two_points_are_tried_first_where_the_loss_changed_much(power, effort):
     parts, found, drop = walk(lambda x, y: (x + 0.5 * y) ** power, (1.0, 1.0))
     assert found == effort
     assert sum(parts[0][0].values()) == pytest.approx(drop, rel=1e-9)
-    # Two thirds, one third.
+    # The gradient is (1, 1/2) times a number all along: two thirds, one third.
     assert parts[0][0]["L00"] == pytest.approx(2 * parts[0][0]["L01"])
 
 
@@ -91,7 +70,7 @@ def test_a_wall_is_halved_until_it_adds_up():
         return torch.sigmoid(50 * (x - 0.3))
 
     parts, effort, drop = walk(wall, (1.0, 0.0), allowed=0.01)
-    assert effort == HARDEST
+    assert effort > 2
     assert sum(parts[0][0].values()) == pytest.approx(drop, abs=0.01)
 
 

@@ -296,16 +296,6 @@ def test_lines_grow_while_they_are_easy(world):
     assert samples[-1] == 30
 
 
-def test_lines_grow_where_two_points_are_enough_for_a_steep_loss(world):
-    recorder = world.recorder(every=6)
-    for _ in range(16):
-        step(world, recorder, descend(world, "L01", lr=0.02), "a")
-    found = recorder.result("x")
-    assert sorted(found.curve) == [0, 4, 10, 16]
-    assert found.profile("a").drop > 500_000
-    assert found.profile("a").residual < 0.01
-
-
 # --- kinds of models --------------------------------------------------------------
 
 
