@@ -13,11 +13,11 @@ __all__ = ["AFewATurn", "Link"]
 # More of an answer than this is not read before its reader took some.
 _MAX_HELD = 256 * 1024
 # What follows the end of a stream takes some 0.2 ms, its signature above all.
-_AT_ONCE = 4
+_AT_ONCE = 2
 
 
 class AFewATurn:
-    """Calls functions, in their order: four at most in one turn of the loop.
+    """Calls functions, in their order: two at most in one turn of the loop.
 
     When many streams end at once, the network is looked at in between: who asks anew is
     passed on to the engine before the last of them is signed.

@@ -5,7 +5,7 @@ import pytest
 from fakes.gateway import eventually
 from fakes.upstream import LAST, Answer, ScriptedEngine, chunk, head
 
-from gateway.link import AFewATurn
+from gateway.link import _AT_ONCE, AFewATurn
 from gateway.upstream import HttpUpstream
 
 
@@ -36,8 +36,8 @@ async def test_a_few_at_once_and_the_others_in_their_order():
 
     called = await count_turns(call)
     assert [name for _, name in called] == list(range(32))
-    assert max(Counter(turn for turn, _ in called).values()) == 4
-    assert called[3][0] == called[0][0]  # none waits for nothing
+    assert max(Counter(turn for turn, _ in called).values()) == _AT_ONCE
+    assert called[_AT_ONCE - 1][0] == called[0][0]  # none waits for nothing
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -62,6 +62,6 @@ async def test_streams_that_end_at_once_are_all_read_to_their_end(tmp_path, coun
 
     called = await count_turns(ask)
     assert len(called) == count
-    assert max(Counter(turn for turn, _ in called).values()) <= 4
+    assert max(Counter(turn for turn, _ in called).values()) <= _AT_ONCE
     await upstream.aclose()
     await engine.stop()
