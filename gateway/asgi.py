@@ -9,6 +9,7 @@ from gateway.errors import HttpError, RequestError
 
 __all__ = [
     "WHOLE",
+    "WRITE",
     "Answer",
     "ClientGoneError",
     "Lost",
@@ -16,6 +17,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "Write",
     "read_body",
     "send_body",
     "send_chunk",
@@ -29,6 +31,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Lost = Callable[[Callable[[], None]], Callable[[], object]]
 Fields = Sequence[tuple[bytes, bytes]]
 Answer = Callable[[int, Fields, bytes], Awaitable[None]]
+Write = Callable[[bytes], bool]
 
 
 WHOLE = "attest.whole"
@@ -37,6 +40,12 @@ WHOLE = "attest.whole"
     take    gives the request's body if all of it is here; None where it is not, or was
             taken. So nearly every body is had without a timer.
     answer  sends status, fields and a body at once, as `send_body` does in two messages
+"""
+
+WRITE = "attest.write"
+"""Extension of the scope: its member `now` writes a piece of a stream without waiting.
+
+It tells whether the client keeps pace; where it does not, the next piece is for `send`.
 """
 
 

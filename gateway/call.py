@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from functools import partial
 from attest.claims import Outcome
 from attest.delivery import ATTESTATION_HEADER, MAX_HEADER
 from attest.digests import digest
-from attest.errors import AttestError, FormatError
+from attest.errors import AttestError
 from attest.transcript import MAX_BODY, Transcript
 from gateway.asgi import (
     Answer,
@@ -19,6 +19,7 @@ from gateway.asgi import (
     Patience,
     Receive,
     Send,
+    Write,
     send_body,
     send_chunk,
     send_error,
@@ -30,9 +31,10 @@ from gateway.errors import HttpError, SealError, StoreError, UpstreamError
 from gateway.exchange import Exchange, Sealed
 from gateway.headers import Fields, response_fields, upstream_headers
 from gateway.logs import log
+from gateway.pump import Pump
 from gateway.state import AppState, Serving
 from gateway.stream import StreamRelay
-from gateway.upstream import UpstreamResponse
+from gateway.upstream import Pour, UpstreamResponse
 
 __all__ = ["LARGE", "Call"]
 
@@ -65,14 +67,15 @@ class Call:
     abort: Callable[[], None] | None = None
     lost: Lost | None = None
     answer: Answer | None = None
+    write: Write | None = None
     _response: UpstreamResponse | None = None
-    _chunks: AsyncGenerator[bytes] | None = None
+    _pour: Pour | None = None
     _relay: StreamRelay | None = None
     _body: bytes = b""
     _failure: HttpError | None = None
     _serving: Serving | None = None
     _stopped: bool = False
-    _sending_since: float | None = None
+    _pump: Pump | None = None
     _watch: asyncio.TimerHandle | None = None
 
     async def run(self, receive: Receive) -> None:
@@ -155,10 +158,10 @@ class Call:
         )
         kind = self._response.headers.get("content-type", "")
         if kind.lower().startswith("text/event-stream"):
-            self._chunks = identity(self._response)
+            self._pour = identity(self._response)
             self._watch_reader(patience)
             try:
-                await self._stream(self._response, self._chunks)
+                await self._stream(self._response, self._pour)
             finally:
                 if self._watch is not None:
                     self._watch.cancel()
@@ -168,7 +171,7 @@ class Call:
     def _watch_reader(self, patience: Patience) -> None:
         """Take the reader for gone once a piece has waited too long for it."""
         limit = self.state.limits.idle_seconds
-        since = self._sending_since
+        since = None if self._pump is None else self._pump.waiting_since
         if since is not None and time.perf_counter() - since > limit:
             patience.leave()
             if self.abort is not None:
@@ -177,9 +180,7 @@ class Call:
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(limit / 4, self._watch_reader, patience)
 
-    async def _stream(
-        self, response: UpstreamResponse, chunks: AsyncGenerator[bytes]
-    ) -> None:
+    async def _stream(self, response: UpstreamResponse, pour: Pour) -> None:
         exchange = self.exchange
         exchange.stream, exchange.status = True, response.status
         exchange.transcript = self._transcript()
@@ -192,23 +193,8 @@ class Call:
             attestation_id=exchange.id,
         )
         await start_stream(self.send, response.status, [*head, *_STREAM_FIELDS])
-        send, now = self.send, time.perf_counter
-        async for chunk in chunks:
-            try:
-                out = relay.feed(chunk)
-            except FormatError:
-                exchange.transcript.malformed = True
-                await send_chunk(send, relay.salvaged)
-                raise UpstreamError("the engine sent an event beyond bounds") from None
-            if out:
-                self._sending_since = now()
-                await send(
-                    {"type": "http.response.body", "body": out, "more_body": True}
-                )
-                self._sending_since = None
-            relay.account_in_batches()
-            if relay.ended:
-                return
+        self._pump = Pump(relay, self.send, self.write)
+        await self._pump.run(pour)
 
     # Ending. Nothing here is cancelled: what was said to a client goes on record.
 
@@ -261,13 +247,10 @@ class Call:
                 await self._seal_body(b"")
 
     async def _release(self) -> None:
-        if self._chunks is not None:
-            if self._relay is not None and self._relay.ended:
-                with suppress(TimeoutError, UpstreamError):
-                    async with asyncio.timeout(_DRAIN_SECONDS):
-                        async for _ in self._chunks:
-                            pass
-            await self._chunks.aclose()
+        if self._pour is not None and self._relay is not None and self._relay.ended:
+            with suppress(TimeoutError, UpstreamError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await self._pour(lambda _: True)
         if self._response is not None:
             await self._response.aclose()
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway.errors import UpstreamError
-from gateway.upstream import UpstreamResponse, too_large
+from gateway.link import Sink
+from gateway.upstream import Pour, UpstreamResponse, too_large
 
 __all__ = ["identity", "read_whole"]
 
@@ -21,16 +22,24 @@ _GZIP_OR_ZLIB = 47
 _DAMAGED = "the engine's compressed answer is damaged"
 
 
-def identity(response: UpstreamResponse) -> AsyncGenerator[bytes]:
-    """The body without its content coding, piece by piece.
+def identity(response: UpstreamResponse) -> Pour:
+    """What gives the body to a sink without its content coding.
 
     Raises:
         UpstreamError: at once for a coding other than gzip and deflate; while reading
             where the data is not in that coding, or ends within it.
     """
-    if _is_coded(response):
-        return _inflate(response.aiter_raw())
-    return response.aiter_raw()
+    if not _is_coded(response):
+        return response.pour
+    pieces = _inflate(response.aiter_raw())
+
+    async def pour(sink: Sink) -> bool:
+        async for piece in pieces:
+            if not sink(piece):
+                return False
+        return True
+
+    return pour
 
 
 async def read_whole(response: UpstreamResponse, max_bytes: int) -> bytes:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from gateway.asgi import WHOLE, Scope
+from gateway.asgi import WHOLE, WRITE, Scope
 from gateway.endpoints import ENDPOINTS
 from gateway.turn import Turn
 
@@ -125,7 +125,9 @@ class Connection(HttpToolsProtocol):
             keep_alive=self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        self.scope["extensions"][WHOLE] = {"take": turn.take, "answer": turn.answer}
+        extensions = self.scope["extensions"]
+        extensions[WHOLE] = {"take": turn.take, "answer": turn.answer}
+        extensions[WRITE] = {"now": turn.write}
         self._start_asgi_task(self.cycle, self.app)
 
     def on_response_complete(self) -> None:

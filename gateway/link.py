@@ -8,7 +8,7 @@ from typing import cast
 from gateway.errors import UpstreamError
 from gateway.wire import ResponseReader
 
-__all__ = ["AFewATurn", "Link"]
+__all__ = ["AFewATurn", "Link", "Sink"]
 
 # More of an answer than this is not read before its reader took some.
 _MAX_HELD = 256 * 1024
@@ -46,8 +46,12 @@ class AFewATurn:
             self._waiting.popleft()()
 
 
+Sink = Callable[[bytes], bool]
+"""Takes a piece of a body; false where it wants no more for now. It must not raise."""
+
+
 class Link(asyncio.Protocol):
-    """A connection. `ask`, `head`, then `take` until it gives nothing; or `abort`.
+    """A connection. `ask`, `head`, then `take` or `pour` to the end; or `abort`.
 
     Nothing here waits for the other side to close: a link that is not given back is
     aborted, whatever the reason, so that none is ever left behind.
@@ -81,6 +85,7 @@ class Link(asyncio.Protocol):
         self._stall: asyncio.TimerHandle | None = None
         self._held = 0
         self._paused = False
+        self._sink: Sink | None = None
         self.reader: ResponseReader | None = None
         self.failure: UpstreamError | None = None
         self.silent = True
@@ -123,6 +128,33 @@ class Link(asyncio.Protocol):
             if self.failure is not None:
                 raise self.failure
             await self._wait()
+        return self._taken(body)
+
+    async def pour(self, reader: ResponseReader, sink: Sink) -> bool:
+        """Give the body to `sink`, each piece in the moment in which it comes.
+
+        Returns:
+            Whether all of it was taken; false once the sink wanted no more. What comes
+            meanwhile waits for the next call.
+
+        Raises:
+            UpstreamError: there is no more, and it is not whole.
+        """
+        while not reader.body or sink(self._taken(reader.body)):
+            if reader.complete and not reader.body:
+                return True
+            if self.failure is not None:
+                raise self.failure
+            self._sink = sink
+            try:
+                await self._wait()
+            finally:
+                wanted, self._sink = self._sink is not None, None
+            if not wanted:
+                return False
+        return False
+
+    def _taken(self, body: list[bytes]) -> bytes:
         piece = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         self._held = 0
@@ -224,6 +256,11 @@ class Link(asyncio.Protocol):
             assert self._transport is not None  # noqa: S101
             self._paused = True
             self._transport.pause_reading()
+        if self._sink is not None and reader.body:
+            if not self._sink(self._taken(reader.body)):
+                self._sink = None
+            elif not reader.complete:
+                return
         if reader.complete and begun:
             self._ends.call(self._wake)
         elif reader.body or reader.head:

@@ -20,6 +20,7 @@ from attest.request import request_facts
 from gateway import headers
 from gateway.asgi import (
     WHOLE,
+    WRITE,
     ClientGoneError,
     Receive,
     Scope,
@@ -148,6 +149,7 @@ class AttestedEndpoint(_Endpoint):
             abort=extensions.get(ABORT, {}).get("now"),
             lost=extensions.get(LOST, {}).get("tell"),
             answer=extensions.get(WHOLE, {}).get("answer"),
+            write=extensions.get(WRITE, {}).get("now"),
         )
         try:
             exchange.nonce = headers.nonce(fields)

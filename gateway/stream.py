@@ -91,6 +91,7 @@ class StreamRelay:
                 events = self._splitter.feed(line)
             except FormatError:
                 self.salvaged = b"".join(sent)
+                self._transcript.malformed = True
                 raise
             sent.append(self._pass(events))
         return b"".join(sent)

@@ -127,6 +127,17 @@ class Turn(RequestResponseCycle):
             self.transport.write(self._head)
             self._head = b""
 
+    def write(self, piece: bytes) -> bool:
+        """Write a piece of a body of no known length that was begun; never waits.
+
+        Returns:
+            Whether the client keeps pace. Where it does not, `send` waits for it.
+        """
+        if piece and not (self.disconnected or self.response_complete):
+            head, self._head = self._head, b""
+            self.transport.write(b"%b%x\r\n%b\r\n" % (head, len(piece), piece))
+        return not self.flow.write_paused
+
     async def answer(
         self, status: int, fields: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> None:

@@ -9,17 +9,17 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import Protocol
 
 from gateway.engine.peer import Peer, peer_of
 from gateway.errors import UpstreamDownError, UpstreamError
 from gateway.http import httpx
-from gateway.link import AFewATurn, Link
+from gateway.link import AFewATurn, Link, Sink
 from gateway.wire import ResponseReader, request_head
 
-__all__ = ["HttpUpstream", "Upstream", "UpstreamResponse", "too_large"]
+__all__ = ["HttpUpstream", "Pour", "Upstream", "UpstreamResponse", "too_large"]
 
 # vLLM drops idle connections after 5 s. Ours are dropped before, so that a request is
 # rarely written into a connection that is just being closed.
@@ -32,6 +32,10 @@ _WRITE_SECONDS = 60.0
 # end; OpenAI's own clients wait for ten minutes.
 _READ_SECONDS = 600.0
 _TIMED_OUT = 504
+
+
+Pour = Callable[[Sink], Awaitable[bool]]
+"""Gives a body to a sink; see `UpstreamResponse.pour`."""
 
 
 class UpstreamResponse(Protocol):
@@ -50,6 +54,17 @@ class UpstreamResponse(Protocol):
 
         Raises:
             UpstreamError: the connection broke, or the body is shorter than announced.
+        """
+
+    async def pour(self, sink: Sink) -> bool:
+        """The same to a sink, each piece in the moment in which it comes.
+
+        Returns:
+            Whether all of it was taken; false once the sink wanted no more. What comes
+            meanwhile waits for the next call.
+
+        Raises:
+            UpstreamError: as `aiter_raw`.
         """
 
     async def read(self, max_bytes: int) -> bytes:
@@ -100,6 +115,10 @@ class _HttpResponse:
     @property
     def headers(self) -> Mapping[str, str]:
         return self._reader.headers
+
+    async def pour(self, sink: Sink) -> bool:
+        self._ended = await self._link.pour(self._reader, sink)
+        return self._ended
 
     async def aiter_raw(self) -> AsyncGenerator[bytes]:
         while piece := await self._link.take(self._reader):

@@ -33,8 +33,9 @@ from fakes.world import NOW, World, make_world
 
 from attest.keys import PrivateKey
 from attest.log.note import KeyKind, NoteSigner
+from attest.transcript import MAX_BODY
 from gateway.app import build_app
-from gateway.asgi import send_body, send_chunk, start_stream
+from gateway.asgi import WHOLE, WRITE, send_chunk, start_stream
 from gateway.attestations import Attester
 from gateway.auth import ApiKeys
 from gateway.call import _STREAM_FIELDS
@@ -68,12 +69,14 @@ class Unattested(_Endpoint):
         )
         try:
             if "content-length" in response.headers:
-                whole = b"".join([piece async for piece in response.aiter_raw()])
-                await send_body(send, response.status, fields, whole)
+                whole = await response.read(MAX_BODY)
+                await scope["extensions"][WHOLE]["answer"](
+                    response.status, fields, whole
+                )
                 return
             await start_stream(send, response.status, [*fields, *_STREAM_FIELDS])
-            async for piece in response.aiter_raw():
-                await send_chunk(send, piece)
+            while not await response.pour(scope["extensions"][WRITE]["now"]):
+                await send_chunk(send, b"")
             await send_chunk(send, b"", more=False)
         finally:
             await response.aclose()

@@ -15,11 +15,17 @@ class Response:
     def __init__(self, coding, *chunks):
         self.status = 200
         self.headers = {} if coding is None else {"content-encoding": coding}
-        self._chunks = chunks
+        self._chunks = list(chunks)
 
     async def aiter_raw(self):
-        for chunk in self._chunks:
-            yield chunk
+        while self._chunks:
+            yield self._chunks.pop(0)
+
+    async def pour(self, sink):
+        while self._chunks:
+            if not sink(self._chunks.pop(0)):
+                return False
+        return True
 
     async def read(self, max_bytes):
         return b"".join(self._chunks)
@@ -28,11 +34,24 @@ class Response:
         pass
 
 
+async def poured(coding, *chunks, at_once=True):
+    """The pieces, for a sink that takes all of them or one at a time."""
+    pour, pieces = identity(Response(coding, *chunks)), []
+
+    def sink(piece):
+        pieces.append(piece)
+        return at_once
+
+    while not await pour(sink):
+        assert not at_once
+    return pieces
+
+
 async def decoded(coding, *chunks):
-    """What both ways of reading say that this is."""
+    """What all ways of reading say that this is."""
     whole = await read_whole(Response(coding, *chunks), 10_000)
-    pieces = [piece async for piece in identity(Response(coding, *chunks))]
-    assert b"".join(pieces) == whole
+    for at_once in (True, False):
+        assert b"".join(await poured(coding, *chunks, at_once=at_once)) == whole
     return whole
 
 
@@ -51,7 +70,7 @@ async def test_any_chunks(coding, data, size):
 
 async def test_bomb_comes_in_bounded_pieces():
     raw = gzip.compress(b"\0" * 10_000_000)
-    pieces = [len(piece) async for piece in identity(Response("gzip", raw))]
+    pieces = list(map(len, await poured("gzip", raw)))
     assert max(pieces) <= 256 * 1024
     assert sum(pieces) == 10_000_000
 

@@ -11,7 +11,7 @@ from fakes.served_app import Served, post
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.asgi import WHOLE, send_body
+from gateway.asgi import WHOLE, WRITE, send_body
 from gateway.connection import connection_class
 from gateway.turn import Turn
 
@@ -42,6 +42,22 @@ def at_once(*fields, status=200, then=()):
         await answer(status, fields, b"hello")
         for message in then:
             await send(message)
+
+    return app
+
+
+def passing_on(*pieces):
+    """An application that sends a stream, each piece without waiting where it can."""
+
+    async def app(scope, receive, send):
+        await send(start())
+        write = scope.get("extensions", {}).get(WRITE, {}).get("now")
+        for one in pieces:
+            if write is None:
+                await send(piece(one, more=True))
+            elif not write(one):
+                await send(piece(b"", more=True))
+        await send(piece(b"", more=False))
 
     return app
 
@@ -158,6 +174,33 @@ async def test_answers_at_once_are_uvicorns_to_the_byte(app):
     ours, theirs = await both(app, *REQUESTS.values())
     assert ours == theirs
     assert any(said.endswith(b"hello") for said in ours)
+
+
+async def test_pieces_that_are_not_waited_for_are_uvicorns_to_the_byte():
+    app = passing_on(b"a", b"", b"b" * 300_000, b"c")
+    ours, theirs = await both(
+        app, [post(CHAT)], [post(CHAT, b"", b"connection: close")]
+    )
+    assert ours == theirs
+    assert b"b" * 300_000 in ours[0]
+
+
+async def test_client_that_does_not_read_does_not_keep_pace():
+    told = []
+
+    async def app(scope, receive, send):
+        await send(start())
+        write = scope["extensions"][WRITE]["now"]
+        told.extend(write(b"x" * 100_000) for _ in range(200))
+        await asyncio.sleep(3600)
+
+    async with Served(app, connection_class(5)) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(post(CHAT))
+        await eventually(lambda: len(told) == 200)
+        assert told[0]
+        assert not told[-1]
+        writer.close()
 
 
 async def test_answer_at_once_does_not_follow_another():

@@ -260,6 +260,78 @@ async def test_silence_counts_from_byte_to_byte(engine, upstream):
     await dribbling
 
 
+class Sink:
+    """Takes so many pieces, then wants no more."""
+
+    def __init__(self, wants=10**9):
+        self.pieces, self.wants = [], wants
+
+    def __call__(self, piece):
+        self.pieces.append(piece)
+        return len(self.pieces) < self.wants
+
+
+async def test_poured_body_comes_in_the_moment_it_is_there(engine, upstream):
+    later = asyncio.Event()
+    engine.answer(Answer([head(), chunk(b"a"), later, chunk(b"b"), LAST]))
+    response, sink = await post(upstream), Sink()
+    pouring = asyncio.create_task(response.pour(sink))
+    await eventually(lambda: sink.pieces == [b"a"])
+    later.set()
+    assert await pouring
+    assert sink.pieces == [b"a", b"b"]
+    await response.aclose()
+    await ask(upstream)
+    assert engine.connections == 1
+
+
+async def test_poured_body_waits_while_its_sink_wants_no_more(engine, upstream):
+    piece = b"x" * 50_000
+    engine.answer(Answer([head(), *[chunk(piece)] * 200, LAST]))
+    response, sink = await post(upstream), Sink(wants=1)
+    assert not await response.pour(sink)
+    await asyncio.sleep(0.4)  # twice the longest silence, which it is not
+    (link,) = upstream._open
+    assert sum(map(len, link.reader.body)) < 1_000_000
+    assert len(sink.pieces) == 1
+    sink.wants = 10**9
+    assert await response.pour(sink)
+    assert b"".join(sink.pieces) == 200 * piece
+
+
+async def test_poured_body_that_breaks_off_was_given_so_far(engine, upstream):
+    for end in (CLOSE, RESET):
+        engine.answer(Answer([head(), chunk(b"a"), end]))
+        response, sink = await post(upstream), Sink()
+        with pytest.raises(UpstreamError, match="broke off"):
+            await response.pour(sink)
+        assert sink.pieces == [b"a"]
+        await response.aclose()
+
+
+async def test_poured_body_of_an_engine_that_falls_silent(engine, upstream):
+    engine.answer(Answer([head(), chunk(b"a"), HANG]))
+    response = await post(upstream)
+    with pytest.raises(UpstreamError, match="in time"):
+        await response.pour(Sink())
+    await response.aclose()
+
+
+async def test_sink_gets_nothing_once_its_caller_has_left(engine, upstream):
+    later = asyncio.Event()
+    engine.answer(Answer([head(), chunk(b"a"), later, chunk(b"b"), LAST]))
+    response, sink = await post(upstream), Sink()
+    pouring = asyncio.create_task(response.pour(sink))
+    await eventually(lambda: sink.pieces == [b"a"])
+    pouring.cancel()
+    await asyncio.wait({pouring})
+    later.set()
+    (link,) = upstream._open
+    await eventually(lambda: link.reader is None or link.reader.body)
+    assert sink.pieces == [b"a"]
+    await response.aclose()
+
+
 async def test_engine_waits_for_a_slow_reader(engine, upstream):
     """It can't send more than a few buffers ahead, and all of it comes in the end."""
     piece = b"x" * 50_000
