@@ -34,6 +34,7 @@ def identity(response: UpstreamResponse) -> Pour:
     pieces = _inflate(response.aiter_raw())
 
     async def pour(sink: Sink) -> bool:
+        """See `UpstreamResponse.pour`."""
         async for piece in pieces:
             if not sink(piece):
                 return False
