@@ -7,7 +7,6 @@ token is written in the very transaction that keeps the token.
 """
 
 import asyncio
-import hashlib
 import queue
 import secrets
 import threading
@@ -20,11 +19,12 @@ from typing import Self, TypeVar
 
 from attest.errors import ConfigurationError, FormatError
 from attest.log.proof import LogProof
+from attest.tokens import signing_hash
 from gateway.errors import StoreError
 from gateway.store.boots import boot_endorsements
 from gateway.store.database import Connection, Database
+from gateway.store.deadlines import Deadlines
 from gateway.store.log import LoggedRecord, LogTables, log_proof
-from gateway.store.patience import Patience
 
 __all__ = ["Record", "RecordStore"]
 
@@ -54,7 +54,7 @@ class RecordStore:
         shared: whether other processes write to the same database.
         on_failure: called in the writer's thread for each transaction that failed.
         in_flight: how many requests are being served; called in the writer's thread.
-        patience: how long a write or a read may take.
+        deadlines: how long a write or a read may take.
     """
 
     def __init__(self, database: Database, *, log: bool) -> None:
@@ -65,7 +65,7 @@ class RecordStore:
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._reader_lock = threading.Lock()
-        self.patience = Patience(_PATIENCE_SECONDS, self._silence)
+        self.deadlines = Deadlines(_PATIENCE_SECONDS, self._silence)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
 
@@ -187,7 +187,7 @@ class RecordStore:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._queue.put((work, loop, future))
-        await self.patience.wait(future)
+        await self.deadlines.wait(future)
 
     def _submit(self, work: Work) -> "Future[None]":
         future: Future[None] = Future()
@@ -202,14 +202,14 @@ class RecordStore:
             StoreError: the database does not answer.
         """
         try:
-            async with asyncio.timeout(self.patience.seconds):
+            async with asyncio.timeout(self.deadlines.seconds):
                 return await asyncio.to_thread(self._read, work)
         except TimeoutError:
             raise self._silence() from None
 
     def _silence(self) -> StoreError:
         return StoreError(
-            f"store: {self._database.name}: no answer in {self.patience.seconds:g} s",
+            f"store: {self._database.name}: no answer in {self.deadlines.seconds:g} s",
             hint="is the database up, and the network between?",
         )
 
@@ -377,10 +377,8 @@ def _clear_room(writer: Connection) -> None:
 
 
 def _leaf(token: str) -> bytes:
-    """SHA-256 of the signing input of a token, with its disclosures or without."""
-    end = token.find("~")
-    dot = token.rfind(".", 0, end if end >= 0 else len(token))
-    return hashlib.sha256(token[:dot].encode("ascii")).digest()
+    """What the log holds of a token, with its disclosures or without."""
+    return signing_hash(token.partition("~")[0])
 
 
 def _get(attestation_id: str, reader: Connection) -> tuple[str, bytes] | None:

@@ -53,9 +53,9 @@ class _Connection(sqlite3.Connection):
     def executemany(self, statement: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
         """Run an INSERT whose last part is the `VALUES` of one row."""
         head, values, one = statement.rpartition("VALUES ")
-        cursor, rest = self.cursor(), list(rows)
-        while some := rest[:_TOGETHER]:
-            rest = rest[_TOGETHER:]
+        cursor, rows = self.cursor(), list(rows)
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
             many = ", ".join([one] * len(some))
             cursor.execute(head + values + many, list(chain.from_iterable(some)))
         return cursor

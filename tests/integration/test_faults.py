@@ -214,7 +214,7 @@ async def test_database_server_that_is_killed_in_a_stream(server, tmp_path):
 async def test_database_server_that_is_frozen(server, tmp_path, monkeypatch):
     """It takes everything and answers nothing: whoever waits is told in the end."""
     store = PostgresStore.open(server.new_database("frozen"), log=True)
-    monkeypatch.setattr(store.patience, "seconds", 0.5)
+    monkeypatch.setattr(store.deadlines, "seconds", 0.5)
     log = SignedLog()
     async with running_gateway(tmp_path, log=log.key, store=store) as gateway:
         kept = [await good_answer(gateway)]

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["Patience"]
+__all__ = ["Deadlines"]
 
 _Future = asyncio.Future[None]
 
 
-class Patience:
+class Deadlines:
     """Ends every wait that has lasted for `seconds`; those of one event loop at a time.
 
     Attributes:
