@@ -6,7 +6,6 @@ CWE-400).
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -17,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gateway.asgi import WHOLE, WRITE, Scope
 from gateway.endpoints import ENDPOINTS
+from gateway.pace import AFewATurn
 from gateway.turn import Turn
 
 __all__ = ["ABORT", "LOST", "Connection", "connection_class"]
@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
 
     head_seconds: ClassVar[float]
     rows: ClassVar[frozenset[bytes]]
-    departed: "ClassVar[deque[Connection]]"
+    departed: ClassVar[AFewATurn]
     _deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
@@ -166,17 +166,11 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._is_lost = True
         if self._listeners:
-            self.departed.append(self)
-            if len(self.departed) == 1:
-                self.loop.call_soon(self._tell_some)
+            self.loop.call_soon(self.departed.call, self._tell)
 
-    def _tell_some(self) -> None:
-        for _ in range(min(_AT_ONCE, len(self.departed))):
-            connection = self.departed.popleft()
-            for tell in list(connection._listeners):  # noqa: SLF001  # another of us
-                tell()
-        if self.departed:
-            self.loop.call_soon(self._tell_some)
+    def _tell(self) -> None:
+        for tell in list(self._listeners):
+            tell()
 
     def when_lost(self, tell: Callable[[], None]) -> Callable[[], object]:
         """Have `tell` called once the client is gone, at once if it is already.
@@ -204,6 +198,6 @@ def connection_class(head_seconds: float) -> type[Connection]:
     members: dict[str, Any] = {
         "head_seconds": head_seconds,
         "rows": rows,
-        "departed": deque(),
+        "departed": AFewATurn(_AT_ONCE),
     }
     return type("BoundedConnection", (Connection,), members)

@@ -1,49 +1,17 @@
 """One connection to the engine: a request at a time, and no task of its own."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 from gateway.errors import UpstreamError
+from gateway.pace import AFewATurn
 from gateway.wire import ResponseReader
 
-__all__ = ["AFewATurn", "Link", "Sink"]
+__all__ = ["Link", "Sink"]
 
 # More of an answer than this is not read before its reader took some.
 _MAX_HELD = 256 * 1024
-# What follows the end of a stream takes some 0.2 ms, its signature above all.
-_AT_ONCE = 2
-
-
-class AFewATurn:
-    """Calls functions, in their order: two at most in one turn of the loop.
-
-    When many streams end at once, the network is looked at in between: who asks anew is
-    passed on to the engine before the last of them is signed.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._called = 0
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call it now, or in a later turn."""
-        if self._waiting or self._called >= _AT_ONCE:
-            self._waiting.append(function)
-            return
-        if not self._called:
-            self._loop.call_soon(self._next)
-        self._called += 1
-        function()
-
-    def _next(self) -> None:
-        self._called = min(_AT_ONCE, len(self._waiting))
-        if self._called:
-            self._loop.call_soon(self._next)
-        for _ in range(self._called):
-            self._waiting.popleft()()
 
 
 Sink = Callable[[bytes], bool]
@@ -73,11 +41,11 @@ class Link(asyncio.Protocol):
         read_seconds: float,
         write_seconds: float,
         lost: Callable[["Link"], None],
-        ends: AFewATurn | None = None,
+        ends: AFewATurn,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._read_seconds, self._write_seconds = read_seconds, write_seconds
-        self._lost, self._ends = lost, ends or AFewATurn()
+        self._lost, self._ends = lost, ends
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._since = 0.0

@@ -5,8 +5,8 @@ import pytest
 from fakes.gateway import eventually
 from fakes.upstream import LAST, Answer, ScriptedEngine, chunk, head
 
-from gateway.link import _AT_ONCE, AFewATurn
-from gateway.upstream import HttpUpstream
+from gateway.pace import AFewATurn
+from gateway.upstream import ENDS_AT_ONCE, HttpUpstream
 
 
 async def count_turns(of):
@@ -26,7 +26,7 @@ async def count_turns(of):
 
 async def test_a_few_at_once_and_the_others_in_their_order():
     async def call(note):
-        few = AFewATurn()
+        few = AFewATurn(ENDS_AT_ONCE)
         for name in range(30):
             few.call(lambda name=name: note(name))
         await asyncio.sleep(0)
@@ -36,8 +36,8 @@ async def test_a_few_at_once_and_the_others_in_their_order():
 
     called = await count_turns(call)
     assert [name for _, name in called] == list(range(32))
-    assert max(Counter(turn for turn, _ in called).values()) == _AT_ONCE
-    assert called[_AT_ONCE - 1][0] == called[0][0]  # none waits for nothing
+    assert max(Counter(turn for turn, _ in called).values()) == ENDS_AT_ONCE
+    assert called[ENDS_AT_ONCE - 1][0] == called[0][0]  # none waits for nothing
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -62,6 +62,6 @@ async def test_streams_that_end_at_once_are_all_read_to_their_end(tmp_path, coun
 
     called = await count_turns(ask)
     assert len(called) == count
-    assert max(Counter(turn for turn, _ in called).values()) <= _AT_ONCE
+    assert max(Counter(turn for turn, _ in called).values()) <= ENDS_AT_ONCE
     await upstream.aclose()
     await engine.stop()
