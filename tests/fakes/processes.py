@@ -9,26 +9,33 @@ __all__ = ["alive", "descendants", "eventually", "group", "listening"]
 
 
 def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether any thread of the process runs.
+
+    A process that is killed shows as a zombie once its first thread has ended; what it
+    holds, sockets that listen too, goes only with the last one.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[
-            0
-        ] not in {b"Z", b"X"}
+        threads = [*Path(f"/proc/{pid}/task").iterdir()]
     except (FileNotFoundError, ProcessLookupError):
         return False
+    return any(_status(thread / "stat")[0] not in {b"Z", b"X"} for thread in threads)
 
 
 def group(leader: int) -> set[int]:
     """The living processes of a process group."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == leader and fields[0] not in {b"Z", b"X"}:
-            found.add(int(folder.name))
-    return found
+    return {
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if _status(folder / "stat")[2:3] == [b"%d" % leader] and alive(int(folder.name))
+    }
+
+
+def _status(path: Path) -> list[bytes]:
+    """The fields of proc_pid_stat(5) from the third on; of what is gone: ended."""
+    try:
+        return path.read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return [b"X"]
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
