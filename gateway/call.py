@@ -1,7 +1,6 @@
 """One attested call, from the parsed request to the last byte of its answer."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,8 +74,6 @@ class Call:
     _failure: HttpError | None = None
     _serving: Serving | None = None
     _stopped: bool = False
-    _pump: Pump | None = None
-    _watch: asyncio.TimerHandle | None = None
 
     async def run(self, receive: Receive) -> None:
         """Ask the engine, pass its answer on, have it sealed."""
@@ -159,28 +156,13 @@ class Call:
         kind = self._response.headers.get("content-type", "")
         if kind.lower().startswith("text/event-stream"):
             self._pour = identity(self._response)
-            self._watch_reader(patience)
-            try:
-                await self._stream(self._response, self._pour)
-            finally:
-                if self._watch is not None:
-                    self._watch.cancel()
+            await self._stream(self._response, self._pour, patience)
         else:
             self._body = await read_whole(self._response, MAX_BODY)
 
-    def _watch_reader(self, patience: Patience) -> None:
-        """Take the reader for gone once a piece has waited too long for it."""
-        limit = self.state.limits.idle_seconds
-        since = None if self._pump is None else self._pump.waiting_since
-        if since is not None and time.perf_counter() - since > limit:
-            patience.leave()
-            if self.abort is not None:
-                self.abort()
-            return
-        loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(limit / 4, self._watch_reader, patience)
-
-    async def _stream(self, response: UpstreamResponse, pour: Pour) -> None:
+    async def _stream(
+        self, response: UpstreamResponse, pour: Pour, patience: Patience
+    ) -> None:
         exchange = self.exchange
         exchange.stream, exchange.status = True, response.status
         exchange.transcript = self._transcript()
@@ -193,8 +175,20 @@ class Call:
             attestation_id=exchange.id,
         )
         await start_stream(self.send, response.status, [*head, *_STREAM_FIELDS])
-        self._pump = Pump(relay, self.send, self.write)
-        await self._pump.run(pour)
+        pump = Pump(
+            relay,
+            self.send,
+            self.write,
+            seconds=self.state.limits.idle_seconds,
+            give_up=partial(self._give_up, patience),
+        )
+        await pump.run(pour)
+
+    def _give_up(self, patience: Patience) -> None:
+        """A piece has waited too long for its reader, who is taken for gone."""
+        patience.leave()
+        if self.abort is not None:
+            self.abort()
 
     # Ending. Nothing here is cancelled: what was said to a client goes on record.
 

@@ -4,7 +4,8 @@ What comes is sent in the very callback of the event loop that brought it: wakin
 for each token costs as much as sending it.
 """
 
-import time
+import asyncio
+from collections.abc import Callable
 
 from attest.errors import FormatError
 from gateway.asgi import Send, Write, send_chunk
@@ -18,23 +19,35 @@ __all__ = ["Pump"]
 class Pump:
     """Sends what a relay lets pass.
 
-    Without `write`, an extension of our own server, each piece is sent by `send`.
-
-    Attributes:
-        waiting_since: since when the client is waited for, by `time.perf_counter`; None
-            while it keeps pace.
+    Without `write`, an extension of our own server, each piece is sent by `send`. Where
+    a client takes longer than so many `seconds` for a piece, `give_up` is called; it is
+    waited for until somebody cancels that.
     """
 
-    __slots__ = ("_beyond", "_relay", "_send", "_unsent", "_write", "waiting_since")
+    __slots__ = (
+        "_beyond",
+        "_give_up",
+        "_relay",
+        "_seconds",
+        "_send",
+        "_unsent",
+        "_write",
+    )
 
     def __init__(
-        self, relay: StreamRelay, send: Send, write: Write | None = None
+        self,
+        relay: StreamRelay,
+        send: Send,
+        write: Write | None = None,
+        *,
+        seconds: float,
+        give_up: Callable[[], None],
     ) -> None:
         self._relay, self._send = relay, send
         self._write = self._hold if write is None else write
+        self._seconds, self._give_up = seconds, give_up
         self._unsent = b""
         self._beyond = False
-        self.waiting_since: float | None = None
 
     async def run(self, pour: Pour) -> None:
         """Return once there is no more, or the relay holds the terminal event.
@@ -43,11 +56,14 @@ class Pump:
             UpstreamError: the body broke off, or has an event beyond bounds; what came
                 before that is sent.
         """
+        loop = asyncio.get_running_loop()
         while not await pour(self._take):
             unsent, self._unsent = self._unsent, b""
-            self.waiting_since = time.perf_counter()
-            await send_chunk(self._send, unsent)  # waits for a client that is slow
-            self.waiting_since = None
+            timer = loop.call_later(self._seconds, self._give_up)
+            try:
+                await send_chunk(self._send, unsent)  # waits for a client that is slow
+            finally:
+                timer.cancel()
             if self._beyond:
                 raise UpstreamError("the engine sent an event beyond bounds")
             if self._relay.ended:
