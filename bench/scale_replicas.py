@@ -79,7 +79,7 @@ def token() -> str:
 
 def records(boot: str, first: int, count: int) -> list[Record]:
     return [
-        (secrets.token_hex(20), boot, seq, token())
+        Record.of(secrets.token_hex(20), boot, seq, token())
         for seq in range(first, first + count)
     ]
 

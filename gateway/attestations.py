@@ -229,10 +229,12 @@ class Attester:
             encode=_to_json,
         )
         self._seq, seq = self._seq + 1, self._seq
-        self._prev = tokens.signing_digest(compact)
+        leaf = tokens.signing_hash(compact)
+        self._prev = "sha256:" + leaf.hex()
         token = disclosures.join(compact, opened)
+        record = Record(exchange.id, self.boot.digest, seq, token, leaf)
         signed = time.perf_counter()
-        await self._store.put((exchange.id, self.boot.digest, seq, token))
+        await self._store.put(record)
         return Sealed(
             id=exchange.id,
             token=token,

@@ -27,6 +27,7 @@ from attest.log.merkle import leaf_hash, verify_inclusion
 from attest.log.note import KeyKind, NoteSigner
 from attest.tokens import signing_digest
 from gateway.store.log import keep_checkpoint, log_proof, log_root
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 
 _CLIENTS = 256
@@ -45,7 +46,9 @@ async def _fill(
 
     async def client() -> None:
         for number in numbers:
-            await store.put((f"att_{number}", boot, number, _token(base, number)))
+            await store.put(
+                Record.of(f"att_{number}", boot, number, _token(base, number))
+            )
 
     wall, cpu = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as group:

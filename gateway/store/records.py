@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from attest.errors import ConfigurationError, FormatError
 from attest.log.proof import LogProof
@@ -38,8 +38,31 @@ _ROOM_BYTES = 256 * 1024
 _LINGER_SECONDS = 0.003
 _SIBLINGS = 5
 
-# id, boot, seq, token
-Record = tuple[str, str, int, str]
+
+class Record(NamedTuple):
+    """An attestation to keep.
+
+    Attributes:
+        id: by which it is asked for.
+        boot: digest of the boot whose key signed it.
+        seq: its place among those of the boot.
+        token: with its disclosures.
+        leaf: `tokens.signing_hash` of the token, which the log takes.
+    """
+
+    id: str
+    boot: str
+    seq: int
+    token: str
+    leaf: bytes
+
+    @classmethod
+    def of(cls, attestation_id: str, boot: str, seq: int, token: str) -> Self:
+        """That of a token whose hash is not at hand."""
+        leaf = signing_hash(token.partition("~")[0])
+        return cls(attestation_id, boot, seq, token, leaf)
+
+
 Work = Callable[[Connection], None] | Record
 _Future = Future[None] | asyncio.Future[None]
 _Item = tuple[Work, asyncio.AbstractEventLoop | None, _Future]
@@ -128,7 +151,7 @@ class RecordStore:
             (digest, endorsements),
         ).rowcount
         if added and record and self.log is not None:
-            self.log.append(writer, LoggedRecord(_leaf(record), record=record))
+            self.log.append(writer, LoggedRecord(signing_hash(record), record=record))
 
     async def put_boot(self, digest: str, endorsements: bytes, record: str) -> None:
         """The same without blocking; returns when it is on disk.
@@ -156,19 +179,17 @@ class RecordStore:
         await self.write(record)
 
     def _put(self, records: list[Record], writer: Connection) -> None:
-        writer.executemany("INSERT INTO attestations VALUES (?, ?, ?, ?)", records)
+        rows = [record[:4] for record in records]
+        writer.executemany("INSERT INTO attestations VALUES (?, ?, ?, ?)", rows)
         if self.log is not None:
-            leaves = [
-                LoggedRecord(_leaf(token), attestation=name)
-                for name, _, _, token in records
-            ]
+            leaves = [LoggedRecord(r.leaf, attestation=r.id) for r in records]
             self.log.append(writer, *leaves)
 
     def _do(self, batch: Sequence[Work], writer: Connection) -> None:
         """Work in its order; records that follow each other together."""
         records: list[Record] = []
         for work in batch:
-            if isinstance(work, tuple):
+            if isinstance(work, Record):
                 records.append(work)
                 continue
             self._put(records, writer)
@@ -374,11 +395,6 @@ def _fill_room(writer: Connection) -> None:
 
 def _clear_room(writer: Connection) -> None:
     writer.execute("DELETE FROM room")
-
-
-def _leaf(token: str) -> bytes:
-    """What the log holds of a token, with its disclosures or without."""
-    return signing_hash(token.partition("~")[0])
 
 
 def _get(attestation_id: str, reader: Connection) -> tuple[str, bytes] | None:

@@ -27,6 +27,7 @@ SERVE = """
     from pathlib import Path
     from attest.keys import PrivateKey
     from attest.log.note import KeyKind, NoteSigner
+    from gateway.store.records import Record
     from gateway.store.sqlite import SqliteStore
     from gateway.tlog.publisher import Publisher
 
@@ -41,7 +42,8 @@ SERVE = """
         async def answers(number):
             for count in range(10**9):
                 name = f"{boot}_{number}_{count}"
-                await store.put((name, boot, number * 10**6 + count, f"{name}.x.y~"))
+                seq, token = number * 10**6 + count, f"{name}.x.y~"
+                await store.put(Record.of(name, boot, seq, token))
                 print(name, flush=True)
 
         async def heads():

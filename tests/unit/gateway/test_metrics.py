@@ -20,6 +20,7 @@ from gateway.metrics import PREFIX, Clock
 from gateway.scrape import MetricsPage, StateCollector
 from gateway.settings import LimitSettings
 from gateway.state import AppState
+from gateway.store.records import Record
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "vllm-0.32"
 BODY = (VECTORS / "chat.response.json").read_bytes()
@@ -109,7 +110,7 @@ async def test_failed_transaction_of_the_store_is_told(gateway):
     store = gateway.attester._store
     store.on_failure = failed.inc
     await gateway.chat()
-    row = (gateway.exchange.id, gateway.attester.boot.digest, 0, "twice")
+    row = Record.of(gateway.exchange.id, gateway.attester.boot.digest, 0, "twice")
     with pytest.raises(StoreError):
         await store.put(row)
     assert (await scrape(gateway.state))["store_write_failures_total",] == 1

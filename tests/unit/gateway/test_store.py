@@ -16,6 +16,7 @@ from gateway.store import open_store
 from gateway.store.boots import boot_digests
 from gateway.store.log import LogTables, log_root, log_size
 from gateway.store.postgres import PostgresStore, read_dsn
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 
 
@@ -70,7 +71,10 @@ async def test_records_of_a_busy_moment_share_a_transaction(place):
     )
     names = [f"att_{number}" for number in range(40)]
     await asyncio.gather(
-        *(store.put((name, "sha256:b", n, name)) for n, name in enumerate(names))
+        *(
+            store.put(Record.of(name, "sha256:b", n, name))
+            for n, name in enumerate(names)
+        )
     )
     assert [(await store.get(name))[0] for name in names] == names
     assert await store.read(log_size) == 40
@@ -78,7 +82,7 @@ async def test_records_of_a_busy_moment_share_a_transaction(place):
 
 
 async def test_put_then_get(store):
-    await store.put(("att_1", "sha256:b", 0, "token~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "token~"))
     assert await store.get("att_1") == ("token~", b'{"endorsements": 1}')
 
 
@@ -87,38 +91,38 @@ async def test_unknown_id(store):
 
 
 async def test_put_returns_only_when_another_reader_sees_it(store, place):
-    await store.put(("att_1", "sha256:b", 0, "token~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "token~"))
     assert await place().get("att_1") is not None
 
 
 async def test_many_at_once_are_all_kept(store):
-    records = [(f"att_{i}", "sha256:b", i, f"t{i}~") for i in range(700)]
+    records = [Record.of(f"att_{i}", "sha256:b", i, f"t{i}~") for i in range(700)]
     await asyncio.gather(*map(store.put, records))
     for i in range(700):
         assert (await store.get(f"att_{i}"))[0] == f"t{i}~"
 
 
 async def test_sequence_number_used_twice_is_refused(store):
-    await store.put(("att_1", "sha256:b", 0, "token~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "token~"))
     with pytest.raises(StoreError, match=r"(?i)unique"):
-        await store.put(("att_2", "sha256:b", 0, "token~"))
-    await store.put(("att_3", "sha256:b", 1, "token~"))
+        await store.put(Record.of("att_2", "sha256:b", 0, "token~"))
+    await store.put(Record.of("att_3", "sha256:b", 1, "token~"))
 
 
 async def test_cancelled_caller_does_not_cancel_the_write(store):
-    task = asyncio.create_task(store.put(("att_1", "sha256:b", 0, "token~")))
+    task = asyncio.create_task(store.put(Record.of("att_1", "sha256:b", 0, "token~")))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await store.put(("att_2", "sha256:b", 1, "token~"))
+    await store.put(Record.of("att_2", "sha256:b", 1, "token~"))
     assert await store.get("att_1") is not None
 
 
 async def test_records_outlive_the_process(place):
     first = place()
     first.add_boot("sha256:b", b"{}")
-    await first.put(("att_1", "sha256:b", 0, "token~"))
+    await first.put(Record.of("att_1", "sha256:b", 0, "token~"))
     first.close()
     assert await place().get("att_1") == ("token~", b"{}")
 
@@ -136,10 +140,10 @@ async def test_boots_come_latest_first_and_are_never_replaced(place):
 async def test_failed_record_leaves_no_leaf(place):
     store = place(log=True)
     store.add_boot("sha256:b", b"{}", "a.b.c")
-    await store.put(("att_1", "sha256:b", 0, "d.e.f~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "d.e.f~"))
     with pytest.raises(StoreError):
-        await store.put(("att_1", "sha256:b", 1, "g.h.i~"))
-    await store.put(("att_2", "sha256:b", 1, "g.h.i~"))
+        await store.put(Record.of("att_1", "sha256:b", 1, "g.h.i~"))
+    await store.put(Record.of("att_2", "sha256:b", 1, "g.h.i~"))
     assert await store.read(log_size) == 3
     store.close()
     assert place(log=True).log.size == 3
@@ -149,7 +153,7 @@ async def test_log_that_lost_an_entry_is_not_gone_on_with(place):
     store = place(log=True)
     store.add_boot("sha256:b", b"{}", "a.b.c")
     await asyncio.gather(
-        *(store.put((f"a{i}", "sha256:b", i, f"{i}.x.y~")) for i in range(5))
+        *(store.put(Record.of(f"a{i}", "sha256:b", i, f"{i}.x.y~")) for i in range(5))
     )
     await store.write(lambda c: c.execute("DELETE FROM log_leaves WHERE idx = 2"))
     with pytest.raises(StartupRefusedError, match="entry 2 is missing"):
@@ -165,9 +169,9 @@ async def test_full_disk_is_a_store_error_and_mends_itself(tmp_path):
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
     store._writer.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreError, match="full"):
-        await store.put(("att_1", "sha256:b", 0, "x" * 100_000))
+        await store.put(Record.of("att_1", "sha256:b", 0, "x" * 100_000))
     store._writer.execute("PRAGMA max_page_count=100000")
-    await store.put(("att_2", "sha256:b", 1, "x" * 100_000))
+    await store.put(Record.of("att_2", "sha256:b", 1, "x" * 100_000))
     assert await store.get("att_1") is None
     store.close()
 
@@ -205,7 +209,7 @@ async def test_replicas_keep_one_log_in_one_order(server):
         replica.add_boot(f"sha256:{number}", b"{}", f"boot{number}.x.y")
     await asyncio.gather(
         *(
-            replica.put((f"att_{n}_{i}", f"sha256:{n}", i, f"{n}.{i}.z~"))
+            replica.put(Record.of(f"att_{n}_{i}", f"sha256:{n}", i, f"{n}.{i}.z~"))
             for i in range(200)
             for n, replica in enumerate(replicas)
         )
@@ -226,17 +230,17 @@ async def test_server_that_crashes_loses_no_record_that_was_kept(server):
     dsn = server.new_database("crash")
     store = PostgresStore.open(dsn, log=True)
     store.add_boot("sha256:b", b"{}", "a.b.c")
-    await store.put(("att_1", "sha256:b", 0, "d.e.f~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "d.e.f~"))
     await store.get("att_1")
     server.crash()
     try:
         with pytest.raises(StoreError):
-            await store.put(("att_2", "sha256:b", 1, "g.h.i~"))
+            await store.put(Record.of("att_2", "sha256:b", 1, "g.h.i~"))
         with pytest.raises(StoreError):
             await store.get("att_1")
     finally:
         server.start()
-    await store.put(("att_3", "sha256:b", 1, "g.h.i~"))
+    await store.put(Record.of("att_3", "sha256:b", 1, "g.h.i~"))
     assert await store.get("att_1") is not None
     assert await store.read(log_size) == 3
     store.close()
@@ -297,7 +301,7 @@ async def test_log_is_checked_in_pieces_as_in_one(place, monkeypatch):
     store = place(log=True)
     store.add_boot("sha256:b", b"{}")
     for seq in range(5):
-        await store.put((f"att_{seq}", "sha256:b", seq, f"token {seq}~"))
+        await store.put(Record.of(f"att_{seq}", "sha256:b", seq, f"token {seq}~"))
     store.close()
     store = place(log=True)
     assert store.log.size == 5
@@ -314,7 +318,7 @@ async def test_replica_that_checks_the_log_keeps_nobody_from_writing(
     dsn = server.new_database("checked")
     one = PostgresStore.open(dsn, log=True)
     one.add_boot("sha256:b", b"{}")
-    await one.put(("att_0", "sha256:b", 0, "token 0~"))
+    await one.put(Record.of("att_0", "sha256:b", 0, "token 0~"))
     looked, go_on, check = threading.Event(), threading.Event(), LogTables.check
 
     def slow(*args):
@@ -326,10 +330,10 @@ async def test_replica_that_checks_the_log_keeps_nobody_from_writing(
     opening = asyncio.create_task(asyncio.to_thread(PostgresStore.open, dsn, log=True))
     assert await asyncio.to_thread(looked.wait, 10)
     async with asyncio.timeout(5):
-        await one.put(("att_1", "sha256:b", 1, "token 1~"))
+        await one.put(Record.of("att_1", "sha256:b", 1, "token 1~"))
     go_on.set()
     other = await opening
-    await other.put(("att_2", "sha256:b", 2, "token 2~"))
+    await other.put(Record.of("att_2", "sha256:b", 2, "token 2~"))
     assert await other.read(log_size) == 3
     monkeypatch.undo()
     for store in (one, other, PostgresStore.open(dsn, log=True)):

@@ -12,6 +12,7 @@ from gateway.store.boots import boot_digests
 from gateway.store.copy import COLUMNS, copy_store
 from gateway.store.log import keep_checkpoint, latest_checkpoint, log_root
 from gateway.store.postgres import PostgresStore
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 
 pytestmark = needs_postgres
@@ -36,7 +37,10 @@ async def source(tmp_path):
     for boot in ("one", "two"):
         store.add_boot(f"sha256:{boot}", boot.encode(), f"{boot}.x.y")
     await asyncio.gather(
-        *(store.put((f"att_{i}", "sha256:one", i, f"{i}.x.y~d~")) for i in range(1500))
+        *(
+            store.put(Record.of(f"att_{i}", "sha256:one", i, f"{i}.x.y~d~"))
+            for i in range(1500)
+        )
     )
     await store.write(lambda c: keep_checkpoint(c, 1502, "a note\n", witnessed=True))
     store.close()
@@ -57,7 +61,7 @@ async def test_copy_is_the_same_store(source, dsn):
     assert await new.read(latest_checkpoint) == "a note\n"
     roots = [await s.read(lambda c: log_root(c, 1502)) for s in (old, new)]
     assert roots[0] == roots[1]
-    await new.put(("att_new", "sha256:one", 1500, "n.x.y~"))
+    await new.put(Record.of("att_new", "sha256:one", 1500, "n.x.y~"))
     old.close()
     new.close()
 

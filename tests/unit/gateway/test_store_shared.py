@@ -8,12 +8,14 @@ import pytest
 
 from gateway.errors import StoreError
 from gateway.store.log import log_root, log_size
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 
 # Keeps records in waves of eight, for ever or so many, and says which are on disk.
 WRITER = """
 import asyncio, itertools, sys
 from pathlib import Path
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 
 async def main(path, name, count):
@@ -22,7 +24,7 @@ async def main(path, name, count):
     print("ready", flush=True)
     sys.stdin.readline()
     for wave in itertools.count(0, 8) if count is None else range(0, count, 8):
-        records = [(f"att_{name}_{i}", f"sha256:{name}", i, f"{name}.{i}.z~")
+        records = [Record.of(f"att_{name}_{i}", f"sha256:{name}", i, f"{name}.{i}.z~")
                    for i in range(wave, wave + 8)]
         await asyncio.gather(*map(store.put, records))
         for record in records:
@@ -108,7 +110,7 @@ async def test_another_goes_on_where_they_ended(store, written):
     size = await store.read(log_size)
     late = SqliteStore.open(written[0], log=True, shared=True, check=False)
     late.add_boot(f"sha256:{size}", b"{}", f"late{size}.x.y")
-    await store.put((f"att_{size}", f"sha256:{size}", 0, f"{size}.y.z~"))
+    await store.put(Record.of(f"att_{size}", f"sha256:{size}", 0, f"{size}.y.z~"))
     late.close()
     assert await store.read(log_size) == size + 2
     root = await store.read(lambda reader: log_root(reader, size + 2))
@@ -125,7 +127,7 @@ async def test_lock_file_that_cannot_be_had_is_a_store_error(tmp_path):
     turn.unlink()
     turn.mkdir()
     with pytest.raises(StoreError, match="no lock"):
-        await store.put(("att_1", "sha256:b", 0, "token~"))
+        await store.put(Record.of("att_1", "sha256:b", 0, "token~"))
     turn.rmdir()
-    await store.put(("att_1", "sha256:b", 0, "token~"))
+    await store.put(Record.of("att_1", "sha256:b", 0, "token~"))
     store.close()

@@ -19,6 +19,7 @@ from attest.signers.file import write_private_key
 from attest.verify import verify
 from gateway.errors import StartupRefusedError, StoreError
 from gateway.settings import load_settings
+from gateway.store.records import Record
 from gateway.store.sqlite import SqliteStore
 from gateway.tlog.follower import Follower
 from gateway.tlog.publisher import Publisher, read_log_signer, read_witnesses
@@ -39,7 +40,9 @@ def token(number):
 
 
 async def fill(store, start, stop):
-    records = [(f"att_{i}", "sha256:b", i, token(i)) for i in range(start, stop)]
+    records = [
+        Record.of(f"att_{i}", "sha256:b", i, token(i)) for i in range(start, stop)
+    ]
     await asyncio.gather(*map(store.put, records))
 
 
@@ -241,7 +244,7 @@ async def test_full_disk_loses_no_place_in_the_log(open_log, log):
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
     store._writer.execute(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreError, match="full"):
-        await store.put(("att_big", "sha256:b", 9, "a.b.c~" + "x" * 100_000))
+        await store.put(Record.of("att_big", "sha256:b", 9, "a.b.c~" + "x" * 100_000))
     store._writer.execute("PRAGMA max_page_count=100000")
     await fill(store, 3, 6)
     await publisher.publish()

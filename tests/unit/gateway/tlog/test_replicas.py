@@ -14,6 +14,7 @@ from attest.log.tiles import consistency_proof
 from gateway.errors import StartupRefusedError
 from gateway.store.log import keep_checkpoint, read_tile
 from gateway.store.postgres import PostgresStore
+from gateway.store.records import Record
 from gateway.tlog.publisher import Publisher
 
 pytestmark = needs_postgres
@@ -43,7 +44,7 @@ def replicas(server, tmp_path):
 
 async def put(publisher, number, count, start=0):
     records = (
-        (f"att_{number}_{i}", f"sha256:{number}", i, f"{number}.{i}.z~")
+        Record.of(f"att_{number}_{i}", f"sha256:{number}", i, f"{number}.{i}.z~")
         for i in range(start, start + count)
     )
     await asyncio.gather(*map(publisher.store.put, records))
