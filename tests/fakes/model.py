@@ -8,9 +8,11 @@ from pathlib import Path
 from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
 from attest.keys import PrivateKey
 from attest.manifest import Manifest, open_manifest, sign_statement
+from attest.policy import Policy
+from attest.signers.file import write_private_key
 from attest.statement import Terms, build_predicate
 
-__all__ = ["SignedModel", "sign_directory", "write_safetensors"]
+__all__ = ["SignedModel", "sign_directory", "sign_model", "write_safetensors"]
 
 DAY = 24 * 3600
 
@@ -43,6 +45,16 @@ class SignedModel:
     def manifest(self) -> Manifest:
         return open_manifest(self.envelope, [self.authority.public])
 
+    @property
+    def policy(self) -> Policy:
+        """That of a client who trusts its authority."""
+        return Policy(authorities=(self.authority.public,))
+
+    def write_keys(self, folder: Path) -> None:
+        """What a gateway is given: `issuer.pem`, and `authority.pem` to check by."""
+        write_private_key(folder / "issuer.pem", self.issuer)
+        (folder / "authority.pem").write_bytes(self.authority.public.pem)
+
 
 def sign_directory(root: Path, *, now: int, **terms: object) -> SignedModel:
     """Make a model in `root` and sign it; `terms` are those of `Terms`."""
@@ -52,12 +64,17 @@ def sign_directory(root: Path, *, now: int, **terms: object) -> SignedModel:
     write_safetensors(
         root / "model.safetensors", {"embed": [1.0, 2.0, 3.0], "head": [4.0, 5.0]}
     )
+    return sign_model(root, "toy", now=now, **terms)
+
+
+def sign_model(root: Path, name: str, *, now: int, **terms: object) -> SignedModel:
+    """Sign the model that is there; `terms` are those of `Terms`."""
     authority, issuer = PrivateKey.generate(), PrivateKey.generate()
     files = scan_model(root)
     subjects = hash_files(files)
     chosen = {"not_before": now - DAY, "dtypes": ["float32"], **terms}
     predicate = build_predicate(
-        {"model": {"name": "toy", "version": "1"}},
+        {"model": {"name": name, "version": "1"}},
         subjects=subjects,
         tensors=hash_tensors(files),
         terms=Terms(delegates=[issuer.public], **chosen),

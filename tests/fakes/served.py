@@ -26,7 +26,6 @@ from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.keys import PrivateKey
 from attest.log.note import KeyKind, NoteSigner
-from attest.policy import Policy
 from attest.signers.file import write_private_key
 from attest.verify import verify
 from gateway.workers import child
@@ -62,10 +61,9 @@ class Site:
         self.model = sign_directory(
             folder / "model", now=int(time.time()), logs=[self.log.key]
         )
-        write_private_key(folder / "issuer.pem", self.model.issuer)
+        self.model.write_keys(folder)
         self.authority = folder / "authority.pem"
-        self.authority.write_bytes(self.model.authority.public.pem)
-        self.policy = Policy(authorities=(self.model.authority.public,))
+        self.policy = self.model.policy
         self.engine = RoutedEngine(self.model.manifest)
         self.socket = folder / "e.sock"
 

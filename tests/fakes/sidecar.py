@@ -20,16 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from fakes.model import sign_model
 from fakes.processes import descendants
 from fakes.tiny_model import make_tiny_llama
 
 from attest.delivery import WELL_KNOWN
-from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
-from attest.keys import PrivateKey
-from attest.manifest import sign_statement
-from attest.policy import Policy
-from attest.signers.file import write_private_key
-from attest.statement import Terms, build_predicate
 from gateway.http import httpx
 
 __all__ = ["ENGINE_UID", "GATEWAY_UID", "POD_GID", "Pod", "python_for_all"]
@@ -115,27 +110,11 @@ class Pod:
         return venv / "bin" / "python"
 
     def _sign(self):
-        self.authority, issuer = PrivateKey.generate(), PrivateKey.generate()
+        signed = sign_model(self.model, "tiny", now=int(time.time()))
+        self.policy = signed.policy
         keys = self._folder("keys", GATEWAY_UID)
-        write_private_key(keys / "issuer.pem", issuer)
+        signed.write_keys(keys)
         os.chown(keys / "issuer.pem", GATEWAY_UID, GATEWAY_UID)
-        (keys / "authority.pem").write_bytes(self.authority.public.pem)
-        files = scan_model(self.model)
-        subjects = hash_files(files)
-        predicate = build_predicate(
-            {"model": {"name": "tiny", "version": "1"}},
-            subjects=subjects,
-            tensors=hash_tensors(files),
-            terms=Terms(
-                not_before=int(time.time()) - 60,
-                dtypes=["float32"],
-                delegates=[issuer.public],
-            ),
-        )
-        (self.model / MANIFEST_NAME).write_bytes(
-            sign_statement(subjects, predicate, [self.authority])
-        )
-        self.policy = Policy(authorities=(self.authority.public,))
         self._folder("state", GATEWAY_UID)
 
     def _spawn(self, uid, command, environment, name, umask=0o022):

@@ -5,12 +5,8 @@ import subprocess
 import sys
 import time
 
-from attest.hashing import MANIFEST_NAME, hash_files, hash_tensors, scan_model
-from attest.keys import PrivateKey
-from attest.manifest import sign_statement
-from attest.policy import Policy
-from attest.signers.file import write_private_key
-from attest.statement import Terms, build_predicate
+from fakes.model import sign_model
+
 from gateway.http import httpx
 
 __all__ = ["READY_SECONDS", "Site"]
@@ -29,30 +25,18 @@ class Site:
 
     def __init__(self, root, make, *flags):
         self.root, self.model, self.flags = root, make(root / "model"), flags
-        self.authority, issuer = PrivateKey.generate(), PrivateKey.generate()
-        write_private_key(root / "issuer.pem", issuer)
-        (root / "authority.pem").write_bytes(self.authority.public.pem)
-        files = scan_model(self.model)
-        subjects = hash_files(files)
-        predicate = build_predicate(
-            {"model": {"name": "tiny", "version": "1"}},
-            subjects=subjects,
-            tensors=hash_tensors(files),
-            terms=Terms(
-                not_before=int(time.time()) - 60,
-                dtypes=["float32"],
-                system_prompts={"house": "Be brief."},
-                delegates=[issuer.public],
-            ),
+        signed = sign_model(
+            self.model,
+            "tiny",
+            now=int(time.time()),
+            system_prompts={"house": "Be brief."},
         )
-        (self.model / MANIFEST_NAME).write_bytes(
-            sign_statement(subjects, predicate, [self.authority])
-        )
+        signed.write_keys(root)
+        self.policy = signed.policy
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.policy = Policy(authorities=(self.authority.public,))
         self.evidence = []
 
     def start(self):

@@ -212,6 +212,7 @@ def broken_stream(site, break_it):
         assert response.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             gather(response)
+        return response.headers["attestation-id"], b"".join(pieces)
 
 
 def test_engine_killed_in_a_stream_is_told_and_then_another_boot(site, client):
