@@ -36,7 +36,7 @@ Reading on until the client leaves would take a task for each request.
 MAX_HEAD_BYTES = 64 * 1024
 # What a client that left was sent is sealed, which takes some 0.3 ms. When thousands
 # leave at once, whoever stays is served in between.
-_AT_ONCE = 8
+_AT_ONCE = 4
 
 
 class Connection(HttpToolsProtocol):

@@ -37,6 +37,8 @@ _ROOM_BYTES = 256 * 1024
 # others are about to end, and a row in a batch costs a quarter of one alone.
 _LINGER_SECONDS = 0.003
 _SIBLINGS = 5
+# Of a batch this large a row more costs what it costs in any other.
+_ENOUGH = 64
 
 
 class Record(NamedTuple):
@@ -303,7 +305,8 @@ class RecordStore:
         """Wait a moment for others, if there are any that could come."""
         ends = time.monotonic() + _LINGER_SECONDS
         while (
-            self.in_flight() >= max(_SIBLINGS, self._queue.qsize() + 2)
+            (waiting := self._queue.qsize()) < _ENOUGH
+            and self.in_flight() >= max(_SIBLINGS, waiting + 2)
             and time.monotonic() < ends
         ):
             time.sleep(_LINGER_SECONDS / 2)
