@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from contextlib import nullcontext
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from gateway.store.boots import boot_digests
 from gateway.store.log import LogTables, log_root, log_size
 from gateway.store.postgres import PostgresStore, read_dsn
 from gateway.store.records import Record
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite import SqliteStore, _File
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,23 @@ async def test_put_then_get(store):
 
 async def test_unknown_id(store):
     assert await store.get("att_0") is None
+
+
+@pytest.mark.parametrize(("queued", "waits"), [(0, True), (63, True), (64, False)])
+def test_batch_that_is_large_waits_for_no_more(tmp_path, monkeypatch, queued, waits):
+    class SleptError(Exception):
+        """The writer waits for others."""
+
+    def sleep(seconds):
+        raise SleptError
+
+    store = SqliteStore(_File(tmp_path / "never_opened", shared=False), log=False)
+    store.in_flight = lambda: 10**6
+    for _ in range(queued):
+        store._queue.put(None)
+    monkeypatch.setattr("gateway.store.records.time.sleep", sleep)
+    with pytest.raises(SleptError) if waits else nullcontext():
+        store._linger()
 
 
 async def test_put_returns_only_when_another_reader_sees_it(store, place):
