@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from chart import CHART, helm_python, render, values_of
+from chart import CHART, Release, helm_python, render, values_of
 
 BASE = values_of(CHART / "ci" / "sidecar-claim.yaml")
 
@@ -106,3 +106,9 @@ def test_changed_settings_restart_the_pods():
     assert checksum(changed(gatewayId="urn:example:other")) != before
     assert checksum(changed(trust__threshold=2)) != before
     assert checksum(copy.deepcopy(BASE)) == before
+
+
+def test_sysctls_reach_the_pod():
+    wanted = [{"name": "net.ipv4.tcp_migrate_req", "value": "1"}]
+    release = Release(changed(podSecurityContext__sysctls=wanted))
+    assert release.pod["securityContext"]["sysctls"] == wanted
