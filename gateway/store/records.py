@@ -30,7 +30,7 @@ __all__ = ["Record", "RecordStore"]
 
 _BATCH = 256
 # A database that is frozen, or behind a broken network, says nothing at all.
-_PATIENCE_SECONDS = 15.0
+_ANSWER_SECONDS = 15.0
 _ROOM_BYTES = 256 * 1024
 
 # As PostgreSQL's commit_delay and commit_siblings: with so many requests in flight,
@@ -90,7 +90,7 @@ class RecordStore:
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._reader_lock = threading.Lock()
-        self.deadlines = Deadlines(_PATIENCE_SECONDS, self._silence)
+        self.deadlines = Deadlines(_ANSWER_SECONDS, self._silence)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
 

@@ -8,7 +8,6 @@ from fakes.model import sign_directory
 from fakes.routed_engine import RoutedEngine
 from fakes.world import NOW
 
-from attest.signers.file import write_private_key
 from gateway.front import OwnFront
 from gateway.session_keys import SessionKeys
 from gateway.settings import load_settings
@@ -34,8 +33,7 @@ class SupervisedSite:
     def __init__(self, root):
         self.root, self.path = root, root / "e.sock"
         self.model = sign_directory(root / "model", now=NOW)
-        write_private_key(root / "issuer.pem", self.model.issuer)
-        (root / "authority.pem").write_bytes(self.model.authority.public.pem)
+        self.model.write_keys(root)
         self.engine, self.boots, self.pauses = None, [], []
         self.time = NOW
 

@@ -9,7 +9,6 @@ from fakes.world import ANSWER, NOW, make_world
 from attest.bundle import Bundle
 from attest.errors import ConfigurationError, VerificationError
 from attest.recall import Reference, StatusList
-from attest.signers.file import write_private_key
 from attest.verify import Status, verify
 from gateway.recall import read_status_lists
 from gateway.server import serve
@@ -48,8 +47,7 @@ async def test_bundle_holds_the_list_as_it_is_now(tmp_path):
 def site(tmp_path):
     now = int(time.time())
     model = sign_directory(tmp_path / "model", now=now, status=PLACE)
-    write_private_key(tmp_path / "issuer.pem", model.issuer)
-    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    model.write_keys(tmp_path)
     write_list(tmp_path / "status", model.authority, since=now - 5, now=now)
     return tmp_path
 

@@ -26,8 +26,7 @@ from gateway.settings import load_settings
 @pytest.fixture
 def site(tmp_path):
     model = sign_directory(tmp_path / "model", now=int(time.time()))
-    write_private_key(tmp_path / "issuer.pem", model.issuer)
-    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    model.write_keys(tmp_path)
     return tmp_path
 
 

@@ -84,8 +84,7 @@ def model(tmp_path):
 @pytest.fixture
 def start(tmp_path, model):
     """Makes a Startup; keeps its engine and its progress lines."""
-    write_private_key(tmp_path / "issuer.pem", model.issuer)
-    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    model.write_keys(tmp_path)
     run_dir = tmp_path / "run"
     run_dir.mkdir()
 

@@ -13,7 +13,6 @@ from fakes.gateway import eventually
 from fakes.model import sign_directory
 
 from attest.errors import ConfigurationError
-from attest.signers.file import write_private_key
 from gateway.server import _Process
 from gateway.settings import TlsSettings, load_settings
 from gateway.tls import follow_renewals, server_context
@@ -163,8 +162,7 @@ def test_half_of_a_setting_is_refused(tls, tmp_path):
 
 async def test_gateway_listens_with_tls_alone(tmp_path, authority, settings):
     model = sign_directory(tmp_path / "model", now=int(time.time()))
-    write_private_key(tmp_path / "issuer.pem", model.issuer)
-    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    model.write_keys(tmp_path)
     process = _Process(
         load_settings(
             {

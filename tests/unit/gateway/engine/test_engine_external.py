@@ -15,7 +15,6 @@ from fakes.world import NOW
 from attest import tokens
 from attest.errors import ConfigurationError, ManifestMismatchError
 from attest.keys import PrivateKey
-from attest.signers.file import write_private_key
 from gateway.boot import open_boot
 from gateway.engine.address import Address
 from gateway.engine.external import ExternalEngine, ExternalSpec
@@ -41,8 +40,7 @@ async def engine(tmp_path, model):
 
 @pytest.fixture
 def start(tmp_path, model):
-    write_private_key(tmp_path / "issuer.pem", model.issuer)
-    (tmp_path / "authority.pem").write_bytes(model.authority.public.pem)
+    model.write_keys(tmp_path)
 
     async def run(**flags):
         given = {

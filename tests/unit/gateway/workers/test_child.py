@@ -19,7 +19,6 @@ from attest.errors import AttestError, FormatError
 from attest.keys import PrivateKey
 from attest.log.note import KeyKind, NoteSigner
 from attest.policy import Policy
-from attest.signers.file import write_private_key
 from attest.verify import verify
 from gateway.boot import Verified, WeightsReport
 from gateway.engine.address import Address
@@ -48,8 +47,7 @@ class Told:
     def __init__(self, folder):
         self.folder = folder
         self.model = sign_directory(folder / "model", now=int(time.time()))
-        write_private_key(folder / "issuer.pem", self.model.issuer)
-        (folder / "authority.pem").write_bytes(self.model.authority.public.pem)
+        self.model.write_keys(folder)
         self.engine = RoutedEngine(self.model.manifest)
         self.settings = load_settings(
             {
