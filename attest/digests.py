@@ -9,7 +9,14 @@ import re
 
 from attest.errors import FormatError
 
-__all__ = ["digest", "digests_equal", "from_hex", "parse_digest", "to_hex"]
+__all__ = [
+    "digest",
+    "digest_text",
+    "digests_equal",
+    "from_hex",
+    "parse_digest",
+    "to_hex",
+]
 
 _TEXT = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
@@ -18,6 +25,11 @@ _HEX = re.compile(r"[0-9a-f]{64}\Z")
 def digest(data: bytes | bytearray | memoryview) -> str:
     """The text digest of exactly these bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_text(raw: bytes) -> str:
+    """The text form of a SHA-256 digest; `parse_digest` gives its bytes back."""
+    return "sha256:" + raw.hex()
 
 
 def parse_digest(text: object) -> bytes:

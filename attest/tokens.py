@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from attest.canonical import read_object
-from attest.digests import digest
+from attest.digests import digest, digest_text
 from attest.errors import AlgorithmError, FormatError, SignatureError
 from attest.keys import Algorithm, PublicKey, Signer, b64url_decode, b64url_encode
 
@@ -73,7 +73,7 @@ def signing_hash(compact: str) -> bytes:
 
 def signing_digest(compact: str) -> str:
     """The same in text form."""
-    return "sha256:" + signing_hash(compact).hex()
+    return digest_text(signing_hash(compact))
 
 
 def mint(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from attest.canonical import canonical
-from attest.digests import to_hex
+from attest.digests import digest_text, to_hex
 from attest.errors import FormatError
 from attest.log.merkle import Frontier
 
@@ -73,4 +73,4 @@ def tensor_root(tensors: Iterable[TensorDigest]) -> str:
     tree = Frontier()
     for leaf, _ in leaves:
         tree.append(leaf)
-    return "sha256:" + tree.root().hex()
+    return digest_text(tree.root())

@@ -13,7 +13,7 @@ from attest import disclosures, tokens
 from attest.bundle import Bundle
 from attest.canonical import canonical
 from attest.claims import SystemPrompt
-from attest.digests import digest
+from attest.digests import digest, digest_text
 from attest.log.proof import LogProof
 from attest.request import prompt_digest, semantic_digest
 from attest.transcript import Transcript, output_digest
@@ -230,7 +230,7 @@ class Attester:
         )
         self._seq, seq = self._seq + 1, self._seq
         leaf = tokens.signing_hash(compact)
-        self._prev = "sha256:" + leaf.hex()
+        self._prev = digest_text(leaf)
         token = disclosures.join(compact, opened)
         record = Record(exchange.id, self.boot.digest, seq, token, leaf)
         signed = time.perf_counter()

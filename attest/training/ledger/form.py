@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attest.canonical import canonical, read_object, reject_floats
+from attest.digests import digest_text
 from attest.errors import FormatError, LedgerError, VerificationError
 from attest.log.merkle import Frontier
 
@@ -154,7 +155,7 @@ def _is_plain(value: object, depth: int) -> bool:
 
 def root_text(frontier: Frontier) -> str:
     """The root of a tree as a text digest."""
-    return "sha256:" + frontier.root().hex()
+    return digest_text(frontier.root())
 
 
 def open_ledger(path: Path) -> BinaryIO:

@@ -15,7 +15,7 @@ from typing import Any
 
 from attest._reader import Reader
 from attest.canonical import read_object
-from attest.digests import parse_digest
+from attest.digests import digest_text, parse_digest
 from attest.errors import FormatError, UnsupportedVersionError, VerificationError
 from attest.log.merkle import (
     MerkleTree,
@@ -187,7 +187,7 @@ def _said(heads: Sequence[LedgerSummary]) -> str:
 
 
 def _head(tree: MerkleTree) -> LedgerSummary:
-    return LedgerSummary(tree.size, "sha256:" + tree.root().hex())
+    return LedgerSummary(tree.size, digest_text(tree.root()))
 
 
 def _text(data: bytes) -> str:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attest.digests import digest, digests_equal, from_hex, parse_digest, to_hex
+from attest.digests import (
+    digest,
+    digest_text,
+    digests_equal,
+    from_hex,
+    parse_digest,
+    to_hex,
+)
 from attest.errors import FormatError
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -19,6 +26,7 @@ def test_the_text_form_is_that_of_oci():
 def test_text_and_bytes_say_the_same(data):
     text = digest(data)
     assert parse_digest(text) == hashlib.sha256(data).digest()
+    assert digest_text(parse_digest(text)) == text
     assert from_hex(to_hex(text)) == text
     assert to_hex(text) == parse_digest(text).hex()
 
